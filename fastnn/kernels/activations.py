@@ -1,0 +1,71 @@
+"""Activations of the hidden layers. To add one: its pair of functions, a line in each switch, its name in the list.
+
+`*_forward(z)` turns pre-activations into activations in place; `*_backward(dz, a)` turns dE/da into dE/dz in place,
+from the activations. All arrays are flat and of one dtype.
+"""
+
+from fastnn.kernels.elementary import logistic, tanh
+from fastnn.kernels.jit import jit
+
+ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
+IDENTITY, LOGISTIC, TANH, RELU = range(len(ACTIVATIONS))
+
+
+@jit
+def logistic_forward(z):  # type: ignore[no-untyped-def]
+    for i in range(z.size):
+        z[i] = logistic(z[i])
+
+
+@jit
+def logistic_backward(dz, a):  # type: ignore[no-untyped-def]
+    one = a.dtype.type(1.0)
+    for i in range(dz.size):
+        dz[i] *= a[i] * (one - a[i])
+
+
+@jit
+def tanh_forward(z):  # type: ignore[no-untyped-def]
+    for i in range(z.size):
+        z[i] = tanh(z[i])
+
+
+@jit
+def tanh_backward(dz, a):  # type: ignore[no-untyped-def]
+    one = a.dtype.type(1.0)
+    for i in range(dz.size):
+        dz[i] *= one - a[i] * a[i]
+
+
+@jit
+def relu_forward(z):  # type: ignore[no-untyped-def]
+    zero = z.dtype.type(0.0)
+    for i in range(z.size):
+        z[i] = zero if z[i] < zero else z[i]  # NaN stays NaN
+
+
+@jit
+def relu_backward(dz, a):  # type: ignore[no-untyped-def]
+    zero = a.dtype.type(0.0)
+    for i in range(dz.size):
+        dz[i] = zero if a[i] == zero else dz[i]
+
+
+@jit
+def activation_forward(code, z):  # type: ignore[no-untyped-def]
+    if code == RELU:
+        relu_forward(z)
+    elif code == TANH:
+        tanh_forward(z)
+    elif code == LOGISTIC:
+        logistic_forward(z)
+
+
+@jit
+def activation_backward(code, dz, a):  # type: ignore[no-untyped-def]
+    if code == RELU:
+        relu_backward(dz, a)
+    elif code == TANH:
+        tanh_backward(dz, a)
+    elif code == LOGISTIC:
+        logistic_backward(dz, a)

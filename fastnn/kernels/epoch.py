@@ -1,0 +1,93 @@
+"""The entry points: an epoch of training, the gradients of a batch, and prediction, each one compiled call."""
+
+import functools
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange, types
+
+from fastnn.kernels.jit import entry_point, jit, jit_reordering
+from fastnn.kernels.optimizers import N_CONSTANTS, NONE, optimizer_constants
+from fastnn.kernels.plan import CAPACITY
+from fastnn.kernels.step import row_of, rows_region, weights_region
+
+FORWARD, GRADIENTS, TRAIN = range(3)
+
+
+@jit_reordering
+def sum_of(values, n):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(n):
+        total += np.float64(values[i])
+    return total
+
+
+@jit
+def weight_of_rows(sample_weight, order, position, n_rows):  # type: ignore[no-untyped-def]
+    if sample_weight.size == 0:
+        return np.float64(n_rows)
+    total = 0.0
+    for r in range(n_rows):
+        total += np.float64(sample_weight[row_of(order, position + r)])
+    return total
+
+
+def run(
+    mode, n_threads, n_rows, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
+    X, labels, targets, sample_weight, order, params, mirror, moments, gradients, rows, scratch, partial, row_loss,
+    squares, constants, result, out,
+):  # type: ignore[no-untyped-def]
+    """Go once through `n_rows` rows. Sums of data loss and of penalty, weighted by rows, are left in `result`."""
+    result[0] = 0.0
+    result[1] = 0.0
+    for start in range(0, n_rows, batch_size):
+        n_batch = min(batch_size, n_rows - start)
+        total_weight, data_loss, penalty = 0.0, 0.0, 0.0
+        if mode != FORWARD:
+            total_weight = weight_of_rows(sample_weight, order, start, n_batch)
+            steps += 1
+            optimizer_constants(optimizer, hyper, steps, constants)
+        scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
+        for done in range(0, n_batch, plan[CAPACITY]):
+            n = min(plan[CAPACITY], n_batch - done)
+            for t in prange(n_threads):
+                rows_region(
+                    t, n_threads, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight, order,
+                    start + done, n, params, mirror, rows, scratch, partial, row_loss, out,
+                )
+            if mode != FORWARD:
+                data_loss += sum_of(row_loss, n)
+                for t in prange(n_threads):
+                    weights_region(
+                        t, n_threads, optimizer, plan, layers_of, tiles, shares, n, done > 0, done + n == n_batch,
+                        params.dtype.type(scale), params.dtype.type(alpha), params, mirror, moments, gradients, rows,
+                        scratch, partial, squares, constants,
+                    )
+        if alpha != 0.0:
+            penalty = 0.5 * alpha * sum_of(squares, squares.size)
+        result[0] += data_loss * scale * n_batch
+        result[1] += penalty * scale * n_batch
+
+
+@functools.cache
+def driver(dtype: np.dtype[Any], parallel: bool) -> Any:
+    """Return `run` compiled for a dtype, serial or parallel; from the cache when this machine compiled it before."""
+    real = numba.from_dtype(dtype)
+    vector = types.Array(real, 1, "C")
+    whole = types.Array(types.int64, 1, "C")
+    table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
+    wide = types.Array(types.float64, 1, "C")
+    i, f = types.int64, types.float64
+    signature = types.void(
+        i, i, i, i, i, i, f, wide, whole, tables, table, whole,
+        vector, whole, vector, vector, whole, *([vector] * 10), wide, vector,
+    )
+    return entry_point(run, signature, dtype, parallel)
+
+
+def constants_for(dtype: np.dtype[Any]) -> Any:
+    return np.zeros(N_CONSTANTS, dtype)
+
+
+__all__ = ["FORWARD", "GRADIENTS", "NONE", "TRAIN", "constants_for", "driver"]

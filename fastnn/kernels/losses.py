@@ -1,0 +1,146 @@
+"""Output functions and their losses. To add one: its pair of functions, a line in each switch, its name in the list.
+
+Arrays are by unit: element (unit, row) of z or t at unit * n + row, for n rows in the block, of which padding rows
+have weight 0. `*_output(z)` turns pre-activations into outputs in place. `*_loss(dz, t, weight, loss)` takes
+pre-activations in `dz` and leaves weight * dE/dz there, and weight * E of each row in `loss`. Everything is computed
+from pre-activations, so z of +-1e4 neither overflows nor takes the logarithm of 0.
+"""
+
+from fastnn.kernels.elementary import exp, log, log1p, logistic
+from fastnn.kernels.jit import jit
+from fastnn.kernels.simd import view
+
+OUTPUTS = ("identity", "logistic", "softmax", "exp")
+IDENTITY, LOGISTIC, SOFTMAX, EXP = range(len(OUTPUTS))
+
+
+@jit
+def identity_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
+    """E = 1/2 sum over outputs of (z - t)^2."""
+    n, half = loss.size, dz.dtype.type(0.5)
+    for u in range(dz.size // n):
+        dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
+        for i in range(n):
+            error = dz_u[i] - t_u[i]
+            loss[i] += weight[i] * (half * error * error)
+            dz_u[i] = weight[i] * error
+
+
+@jit
+def logistic_output(z):  # type: ignore[no-untyped-def]
+    for i in range(z.size):
+        z[i] = logistic(z[i])
+
+
+@jit
+def logistic_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
+    """E = sum over outputs of log(1 + exp(z)) - t z, as max(z, 0) - t z + log(1 + exp(-|z|))."""
+    n, zero = loss.size, dz.dtype.type(0.0)
+    for u in range(dz.size // n):
+        dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
+        for i in range(n):
+            z = dz_u[i]
+            positive = zero if z < zero else z
+            negative = -z if z > zero else z
+            loss[i] += weight[i] * ((positive - t_u[i] * z) + log1p(exp(negative)))
+            dz_u[i] = weight[i] * (logistic(z) - t_u[i])
+
+
+@jit
+def softmax_output(z, n):  # type: ignore[no-untyped-def]
+    largest = z.dtype.type(0.0)
+    one = z.dtype.type(1.0)
+    n_units = z.size // n
+    for i in range(n):
+        largest = z[i]
+        for u in range(1, n_units):
+            largest = z[u * n + i] if z[u * n + i] > largest else largest
+        total = z.dtype.type(0.0)
+        for u in range(n_units):
+            z[u * n + i] = exp(z[u * n + i] - largest)
+            total += z[u * n + i]
+        scale = one / total
+        for u in range(n_units):
+            z[u * n + i] *= scale
+
+
+@jit
+def softmax_loss(dz, t, weight, loss, work):  # type: ignore[no-untyped-def]
+    """E = sum over outputs of t (log(sum of exp(z)) - z); the gradient is p sum(t) - t, for p = softmax(z)."""
+    n, zero, one = loss.size, dz.dtype.type(0.0), dz.dtype.type(1.0)
+    n_units = dz.size // n
+    largest, total, mass = view(work, 0, n), view(work, n, n), view(work, 2 * n, n)
+    for i in range(n):
+        largest[i] = dz[i]
+        total[i] = zero
+        mass[i] = zero
+    for u in range(1, n_units):
+        dz_u = view(dz, u * n, n)
+        for i in range(n):
+            largest[i] = dz_u[i] if dz_u[i] > largest[i] else largest[i]
+    for u in range(n_units):
+        dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
+        for i in range(n):
+            shifted = dz_u[i] - largest[i]
+            loss[i] -= weight[i] * t_u[i] * shifted
+            mass[i] += t_u[i]
+            e = exp(shifted)
+            total[i] += e
+            dz_u[i] = e
+    for i in range(n):
+        loss[i] += weight[i] * mass[i] * log(total[i])
+        total[i] = mass[i] / total[i]
+    for u in range(n_units):
+        dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
+        for i in range(n):
+            dz_u[i] = weight[i] * (dz_u[i] * total[i] - t_u[i])
+
+
+@jit
+def exp_output(z):  # type: ignore[no-untyped-def]
+    for i in range(z.size):
+        z[i] = exp(z[i])
+
+
+@jit
+def exp_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
+    """E = sum over outputs of t log(t / p) - t + p for p = exp(z), half the Poisson deviance.
+
+    p saturates at exp(80), far beyond any prediction of use, so that one wild row does not make the rest NaN.
+    """
+    n, zero, most = loss.size, dz.dtype.type(0.0), dz.dtype.type(80.0)
+    for u in range(dz.size // n):
+        dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
+        for i in range(n):
+            z = dz_u[i]
+            p = exp(most if z > most else z)
+            target = t_u[i]
+            entropy = target * log(target)
+            entropy = zero if target == zero else entropy
+            loss[i] += weight[i] * ((entropy - target * z) - target + p)
+            dz_u[i] = weight[i] * (p - target)
+
+
+@jit
+def output_forward(code, z, n):  # type: ignore[no-untyped-def]
+    if code == LOGISTIC:
+        logistic_output(z)
+    elif code == SOFTMAX:
+        softmax_output(z, n)
+    elif code == EXP:
+        exp_output(z)
+
+
+@jit
+def loss_backward(code, dz, t, weight, loss, work):  # type: ignore[no-untyped-def]
+    """Leave weight * dE/dz in `dz` and weight * E of each row in `loss`; `work` has room for three rows."""
+    for i in range(loss.size):
+        loss[i] = loss.dtype.type(0.0)
+    if code == SOFTMAX:
+        softmax_loss(dz, t, weight, loss, work)
+    elif code == LOGISTIC:
+        logistic_loss(dz, t, weight, loss)
+    elif code == IDENTITY:
+        identity_loss(dz, t, weight, loss)
+    elif code == EXP:
+        exp_loss(dz, t, weight, loss)

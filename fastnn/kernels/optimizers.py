@@ -1,0 +1,147 @@
+"""Optimizers. To add one: its class, its pair of functions, a line in each switch.
+
+`*_constants(hyper, step, constants)` works out the scalars of one step, in float64; `step` counts from 1.
+`*_update(w, g, m, v, constants)` updates parameters and moments in place from the gradient; these are flat and of one
+dtype. The rules are scikit-learn's: Adam's epsilon stands outside the bias correction, Nesterov's step looks ahead.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.kernels.jit import jit
+
+NONE, SGD_RULE, ADAM_RULE = range(3)
+N_CONSTANTS = 6
+
+
+class Optimizer:
+    """Base of the update rules: settings, and after the first step the moments of the network it updates.
+
+    An optimizer belongs to the first network that trains with it; another network refuses it.
+    """
+
+    code: ClassVar[int]
+    n_moments: ClassVar[int]
+    steps: int
+    moments: npt.NDArray[Any] | None
+    owner: str | None
+
+    def __post_init__(self) -> None:
+        self.steps, self.moments, self.owner = 0, None, None
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            self._check(field.name, getattr(self, field.name))
+
+    def _check(self, name: str, value: Any) -> None:
+        if isinstance(value, str) or not np.isscalar(value) or not np.isfinite(float(value)):  # type: ignore[arg-type]
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
+        number = float(value)  # type: ignore[arg-type]
+        if name in ("learning_rate", "epsilon") and number <= 0:
+            raise ValueError(f"{name} must be greater than 0, got {value!r}")
+        if name in ("momentum", "beta_1", "beta_2") and not 0 <= number <= 1 - (name != "momentum") * 1e-16:
+            raise ValueError(f"{name} must lie in [0, 1{']' if name == 'momentum' else ')'}, got {value!r}")
+
+    def hyper(self) -> npt.NDArray[np.float64]:
+        """Return the settings in the order of the fields, as the kernels take them."""
+        return np.array([float(value) for value in dataclasses.astuple(self)])  # type: ignore[call-overload]
+
+
+@dataclasses.dataclass
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+    Parameters
+    ----------
+    learning_rate : float > 0, default 0.001
+    momentum : float in [0, 1], default 0.9
+    nesterov : bool, default True
+        Step from where the momentum leads (Sutskever et al., ICML 2013).
+    """
+
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    nesterov: bool = True
+
+    code = SGD_RULE
+    n_moments = 1
+
+
+@dataclasses.dataclass
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, ICLR 2015).
+
+    Parameters
+    ----------
+    learning_rate : float > 0, default 0.001
+    beta_1, beta_2 : float in [0, 1), default 0.9 and 0.999
+        Decay rates of the first and the second moment of the gradient.
+    epsilon : float > 0, default 1e-8
+    """
+
+    learning_rate: float = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+
+    code = ADAM_RULE
+    n_moments = 2
+
+
+@jit
+def sgd_constants(hyper, step, constants):  # type: ignore[no-untyped-def]
+    for i in range(3):
+        constants[i] = hyper[i]
+
+
+@jit
+def sgd_update(w, g, m, constants):  # type: ignore[no-untyped-def]
+    """m = momentum m - lr g;  w += m, or with Nesterov w += momentum m - lr g."""
+    lr, momentum = constants[0], constants[1]
+    if constants[2] != 0:
+        for i in range(w.size):
+            m[i] = momentum * m[i] - lr * g[i]
+            w[i] += momentum * m[i] - lr * g[i]
+    else:
+        for i in range(w.size):
+            m[i] = momentum * m[i] - lr * g[i]
+            w[i] += m[i]
+
+
+@jit
+def adam_constants(hyper, step, constants):  # type: ignore[no-untyped-def]
+    lr, beta_1, beta_2 = hyper[0], hyper[1], hyper[2]
+    constants[0] = beta_1
+    constants[1] = 1.0 - beta_1
+    constants[2] = beta_2
+    constants[3] = 1.0 - beta_2
+    constants[4] = lr * np.sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
+    constants[5] = hyper[3]
+
+
+@jit
+def adam_update(w, g, m, v, constants):  # type: ignore[no-untyped-def]
+    """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr_t m / (sqrt(v) + epsilon)."""
+    beta_1, rest_1, beta_2, rest_2 = constants[0], constants[1], constants[2], constants[3]
+    lr, epsilon = constants[4], constants[5]
+    for i in range(w.size):
+        m[i] = beta_1 * m[i] + rest_1 * g[i]
+        v[i] = beta_2 * v[i] + rest_2 * (g[i] * g[i])
+        w[i] -= lr * m[i] / (np.sqrt(v[i]) + epsilon)
+
+
+@jit
+def optimizer_constants(code, hyper, step, constants):  # type: ignore[no-untyped-def]
+    if code == ADAM_RULE:
+        adam_constants(hyper, step, constants)
+    elif code == SGD_RULE:
+        sgd_constants(hyper, step, constants)
+
+
+@jit
+def optimizer_update(code, w, g, m, v, constants):  # type: ignore[no-untyped-def]
+    if code == ADAM_RULE:
+        adam_update(w, g, m, v, constants)
+    elif code == SGD_RULE:
+        sgd_update(w, g, m, constants)

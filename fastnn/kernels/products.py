@@ -1,0 +1,159 @@
+"""Panels around the micro-kernel: the three products, and the transposes between their layouts.
+
+Two layouts. *Panels*: a matrix of `slow` rows, its fast index cut into panels of at most PANEL_VECTORS vectors, one
+panel after the other: element (s, f) of the panel that starts at f0 with width w lies at slow * f0 + s * w + f - f0.
+Weights lie so, and activations and deltas "by row" (slow = row, fast = unit). *By unit*: (unit, row) at
+unit * ld + row, for the rows of one block.
+
+The bias is the last row of W, met by a last input unit that is always 1.
+"""
+
+from fastnn.kernels.jit import jit
+from fastnn.kernels.plan import (
+    DELTA_ROWS, INPUT_ROWS, INPUT_UNITS, MIRROR, N_IN, N_OUT, OUTPUT_UNITS, TILE_IN, TILE_IN_WIDTH, TILE_OUT,
+    TILE_OUT_WIDTH, WEIGHTS,
+)
+from fastnn.kernels.simd import MAX_ROWS, PANEL_VECTORS, dot_block, lanes_of, micro_kernel, transpose_block, view
+
+MOST_ROWS = (1, MAX_ROWS[1], MAX_ROWS[2], MAX_ROWS[3])
+DOT_IN = 4
+
+
+@jit
+def round_up(n, multiple):  # type: ignore[no-untyped-def]
+    return (n + multiple - 1) // multiple * multiple
+
+
+@jit
+def panel_width(left, lanes):  # type: ignore[no-untyped-def]
+    """Width of the next panel where `left` elements remain: never a last panel of one vector after wider ones."""
+    vectors = (left + lanes - 1) // lanes
+    return 2 * lanes if vectors == 4 else min(vectors, PANEL_VECTORS) * lanes
+
+
+@jit
+def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate):  # type: ignore[no-untyped-def]
+    """C[m, width] (+)= sum over k of A[k, m] B[k, width], in register blocks of near-equal height."""
+    vectors = width // lanes_of(c)
+    blocks = (m + MOST_ROWS[vectors] - 1) // MOST_ROWS[vectors]
+    first = 0
+    for block in range(blocks):
+        size = (m - first + blocks - block - 1) // (blocks - block)
+        micro_kernel(c, c_at + first * ldc, ldc, a, a_at + first, lda, b, b_at, ldb, k, size, vectors, accumulate)
+        first += size
+
+
+@jit
+def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):  # type: ignore[no-untyped-def]
+    """C[m, width] = sum over k of A[k, m] B[k, width]: A in panels of `slow` rows over `fast` units, B, C by unit."""
+    lanes = lanes_of(c)
+    unit = 0
+    while unit < m:
+        panel = panel_width(fast - unit, lanes)
+        row = 0
+        while row < width:
+            part = panel_width(width - row, lanes)
+            multiply(c, c_at + unit * ld + row, ld, a, a_at + unit * slow, panel, b, b_at + row, ld,
+                     k, min(panel, m - unit), part, False)
+            row += part
+        unit += panel
+
+
+@jit
+def layer_forward(layer, scratch, params, ld, width):  # type: ignore[no-untyped-def]
+    """Z = W . A + b, by unit."""
+    n_in = layer[N_IN] + 1
+    product_by_unit(scratch, layer[OUTPUT_UNITS], params, layer[WEIGHTS], n_in, layer[N_OUT], layer[N_OUT],
+                    scratch, layer[INPUT_UNITS], n_in, ld, width)
+
+
+@jit
+def layer_backward(layer, scratch, da_at, dz_at, mirror, ld, width):  # type: ignore[no-untyped-def]
+    """DA = W . dZ, by unit, from the transposed weights."""
+    product_by_unit(scratch, da_at, mirror, layer[MIRROR], round_up(layer[N_OUT], lanes_of(scratch)),
+                    layer[N_IN] + 1, layer[N_IN], scratch, dz_at, layer[N_OUT], ld, width)
+
+
+@jit
+def weight_gradient(c, c_at, layer, tile, rows, capacity, first, n_rows, accumulate):  # type: ignore[no-untyped-def]
+    """Tile (+)= A . dZ over rows [first, first + n_rows), both by row; C lies as W does."""
+    unit_in, width_in, width_out = tile[TILE_IN], tile[TILE_IN_WIDTH], tile[TILE_OUT_WIDTH]
+    a_at = layer[INPUT_ROWS] + unit_in * capacity + first * width_in
+    dz_at = layer[DELTA_ROWS] + tile[TILE_OUT] * capacity + first * width_out
+    m = min(width_in, layer[N_IN] + 1 - unit_in)
+    multiply(c, c_at, width_out, rows, a_at, width_in, rows, dz_at, width_out, n_rows, m, width_out, accumulate)
+
+
+@jit
+def block_gradient(c, c_at, layer, scratch, dz_at, ld, width, tile_at):  # type: ignore[no-untyped-def]
+    """C = A . dZ over the rows of one block, both by unit; C lies as W does. Rows of padding have dZ = 0."""
+    lanes = lanes_of(c)
+    dot_in = min(DOT_IN, lanes // 2) if lanes > 2 else 2
+    dot_out = lanes // dot_in
+    n_in, n_out = layer[N_IN] + 1, layer[N_OUT]
+    for i in range(0, n_in, dot_in):
+        m = min(dot_in, n_in - i)
+        for o in range(0, n_out, dot_out):
+            n = min(dot_out, n_out - o)
+            dot_block(scratch, tile_at, scratch, layer[INPUT_UNITS] + i * ld, m,
+                      scratch, dz_at + o * ld, n, ld, width // lanes)
+            for p in range(m):
+                for q in range(n):
+                    c[c_at + weight_offset(n_in, n_out, i + p, o + q, lanes)] = scratch[tile_at + p * dot_out + q]
+
+
+@jit
+def weight_offset(n_in, n_out, i, o, lanes):  # type: ignore[no-untyped-def]
+    """Offset of the weight from unit i to unit o within its layer's panels."""
+    panel = 0
+    while True:
+        width = panel_width(n_out - panel, lanes)
+        if o < panel + width:
+            return n_in * panel + i * width + o - panel
+        panel += width
+
+
+@jit
+def rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units, width):  # type: ignore[no-untyped-def]
+    """Transpose rows [first, first + width) from by row to by unit; units of padding follow."""
+    lanes = lanes_of(scratch)
+    panel = 0
+    while panel < n_units:
+        panel_ld = panel_width(n_units - panel, lanes)
+        for u in range(0, panel_ld, lanes):
+            for r in range(0, width, lanes):
+                transpose_block(scratch, units_at + (panel + u) * ld + r, ld,
+                                rows, rows_at + panel * capacity + (first + r) * panel_ld + u, panel_ld)
+        panel += panel_ld
+
+
+@jit
+def units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units, width):  # type: ignore[no-untyped-def]
+    """Transpose from by unit to rows [first, first + width) by row; units of padding come along."""
+    lanes = lanes_of(scratch)
+    panel = 0
+    while panel < n_units:
+        panel_ld = panel_width(n_units - panel, lanes)
+        for u in range(0, panel_ld, lanes):
+            for r in range(0, width, lanes):
+                transpose_block(rows, rows_at + panel * capacity + (first + r) * panel_ld + u, panel_ld,
+                                scratch, units_at + (panel + u) * ld + r, ld)
+        panel += panel_ld
+
+
+@jit
+def mirror_tile(layer, mirror, params, tile_at, unit_in, width_in, unit_out, width_out):  # type: ignore[no-untyped-def]
+    """Copy one updated tile of W into W transposed."""
+    lanes = lanes_of(mirror)
+    slow = round_up(layer[N_OUT], lanes)
+    for i in range(0, width_in, lanes):
+        for o in range(0, width_out, lanes):
+            transpose_block(mirror, layer[MIRROR] + unit_in * slow + (unit_out + o) * width_in + i, width_in,
+                            params, tile_at + i * width_out + o, width_out)
+
+
+@jit
+def fill(array, at, n, value):  # type: ignore[no-untyped-def]
+    part = view(array, at, n)
+    for i in range(n):
+        part[i] = value

@@ -1,0 +1,344 @@
+"""The vector instructions, written as LLVM IR: the micro-kernel, the transpose, the dot block, raw views, prefetch.
+
+The only file that speaks LLVM. Every intrinsic takes an array and an *element offset* into it; nothing here checks
+a bound, so callers own the layout. Vectors are `SIMD_BITS` wide whatever the machine has: LLVM splits what is too
+wide, which lets each width be tested everywhere.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+def _simd_bits() -> int:
+    forced = os.environ.get("FASTNN_SIMD_BITS")
+    if forced is not None:
+        if forced not in ("128", "256", "512"):
+            raise ValueError(f"FASTNN_SIMD_BITS must be 128, 256 or 512, got {forced!r}")
+        return int(forced)
+    features = llvm.get_host_cpu_features()
+    return 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
+
+
+SIMD_BITS = _simd_bits()
+
+# Rows of the register block by its width in vectors: with three vectors loaded and one broadcast, 8x3 fills 28 of
+# AVX-512's 32 registers (NEON has 32 too), 4x3 fills 16 of AVX2's.
+MAX_ROWS = {3: 4, 2: 6, 1: 8} if SIMD_BITS == 256 else {3: 8, 2: 12, 1: 16}
+PANEL_VECTORS = 3
+
+
+def lanes(dtype: Any) -> int:
+    """Elements of one vector."""
+    return SIMD_BITS // (8 * np.dtype(dtype).itemsize)
+
+
+def _vector_type(element: Any) -> Any:
+    return ir.VectorType(element, SIMD_BITS // {"float": 32, "double": 64}[str(element)])
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, value=array).data
+    return builder.gep(data, [offset])
+
+
+def _internal(module: Any, name: str, function_type: Any, build: Callable[[Any], None]) -> Any:
+    """Return the module's own function `name`, built once and never inlined: one copy serves every caller."""
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, function_type, name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
+    build(function)
+    return function
+
+
+def _load(builder: Any, pointer: Any, vector: Any) -> Any:
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
+
+
+def _store(builder: Any, value: Any, pointer: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=4)
+
+
+def _broadcast(builder: Any, scalar: Any, vector: Any) -> Any:
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count))
+
+
+def _fma(builder: Any, vector: Any) -> Any:
+    name = f"llvm.fma.v{vector.count}f{32 if str(vector.element) == 'float' else 64}"
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+
+
+def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
+    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors], every accumulator in a register."""
+    c, ldc, a, lda, b, ldb, k, accumulate = function.args
+    count = vector.count
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    fma = _fma(builder, vector)
+    loading, loop, done = (function.append_basic_block(name) for name in ("loading", "loop", "done"))
+    entry = builder.block
+    zero = ir.Constant(vector, [0.0] * count)
+    cells = [(i, j) for i in range(m) for j in range(v)]
+
+    def cell(builder: Any, i: int, j: int) -> Any:
+        row = builder.gep(c, [builder.mul(ldc, ir.Constant(I64, i))])
+        return builder.gep(row, [ir.Constant(I64, j * count)])
+
+    builder.cbranch(accumulate, loading, loop)
+    builder.position_at_end(loading)
+    loaded = [_load(builder, cell(builder, i, j), vector) for i, j in cells]
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    step = builder.phi(I64)
+    a_k, b_k = builder.phi(a.type), builder.phi(b.type)
+    sums = [builder.phi(vector) for _ in cells]
+    for phi, first in [(step, ir.Constant(I64, 0)), (a_k, a), (b_k, b)]:
+        phi.add_incoming(first, entry)
+        phi.add_incoming(first, loading)
+    for phi, value in zip(sums, loaded, strict=True):
+        phi.add_incoming(zero, entry)
+        phi.add_incoming(value, loading)
+    columns = [_load(builder, builder.gep(b_k, [ir.Constant(I64, j * count)]), vector) for j in range(v)]
+    results = []
+    for i in range(m):
+        scalar = _broadcast(builder, builder.load(builder.gep(a_k, [ir.Constant(I64, i)])), vector)
+        results += [builder.call(fma, [scalar, columns[j], sums[i * v + j]]) for j in range(v)]
+    following = builder.add(step, ir.Constant(I64, 1))
+    for phi, value in [(step, following), (a_k, builder.gep(a_k, [lda])), (b_k, builder.gep(b_k, [ldb]))]:
+        phi.add_incoming(value, loop)
+    for phi, value in zip(sums, results, strict=True):
+        phi.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_unsigned("<", following, k), loop, done)
+
+    builder.position_at_end(done)
+    for (i, j), value in zip(cells, results, strict=True):
+        _store(builder, value, cell(builder, i, j))
+    builder.ret_void()
+
+
+@intrinsic
+def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate):  # type: ignore[no-untyped-def]
+    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m up to MAX_ROWS[v], v up to 3, k at least 1."""
+    index = types.int64
+    signature = types.void(c, index, index, a, index, index, b, index, index, index, index, index, types.boolean)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate = args
+        element = context.get_data_type(signature.args[0].dtype)
+        vector = _vector_type(element)
+        pointer = element.as_pointer()
+        kernel_type = ir.FunctionType(ir.VoidType(), [pointer, I64, pointer, I64, pointer, I64, I64, I1])
+        c, a, b = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6))
+        call = [c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1)]
+        end = builder.append_basic_block("micro_kernel_end")
+        which = builder.add(builder.mul(m, ir.Constant(I64, 4)), v)
+        switch = builder.switch(which, end)
+        for vectors, most in MAX_ROWS.items():
+            for rows in range(1, most + 1):
+                name = f"fastnn_micro_kernel_{element}_{vector.count}_{rows}x{vectors}"
+                kernel = _internal(
+                    builder.module, name, kernel_type,
+                    lambda function, rows=rows, vectors=vectors: _build_micro_kernel(function, rows, vectors, vector),
+                )
+                with builder.goto_block(builder.append_basic_block()):
+                    block = builder.block
+                    builder.call(kernel, call)
+                    builder.branch(end)
+                switch.add_case(ir.Constant(I64, rows * 4 + vectors), block)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _transpose_in_registers(builder: Any, source: Callable[[int, int], Any], vector: Any) -> list[Any]:
+    """Return the transposed rows of a square block; `source(row, column)` points at an element of it.
+
+    Pieces of 128 bits are loaded to where they belong, which leaves transposes within 128-bit lanes alone.
+    """
+    count = vector.count
+    piece = min(count, 4 if str(vector.element) == "float" else 2)
+    part = ir.VectorType(vector.element, piece)
+
+    def shuffle(x: Any, y: Any, mask: list[int]) -> Any:
+        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(mask)), mask))
+
+    def gathered(row: int, column: int) -> Any:
+        parts = [_load(builder, source(row + above, column), part) for above in range(0, count, piece)]
+        while len(parts) > 1:
+            both = list(range(2 * parts[0].type.count))
+            parts = [shuffle(parts[i], parts[i + 1], both) for i in range(0, len(parts), 2)]
+        return parts[0]
+
+    def interleaved(x: Any, y: Any, run: int) -> tuple[Any, Any]:
+        halves = []
+        for first in (0, piece // 2):
+            within = [side * count + first + run * k + e
+                      for k in range(piece // (2 * run)) for side in (0, 1) for e in range(run)]
+            halves.append(shuffle(x, y, [base + index for base in range(0, count, piece) for index in within]))
+        return halves[0], halves[1]
+
+    rows = []
+    for column in range(0, count, piece):
+        v = [gathered(row, column) for row in range(piece)]
+        if piece == 2:
+            rows += interleaved(v[0], v[1], 1)
+        else:
+            (a, b), (c, d) = interleaved(v[0], v[1], 1), interleaved(v[2], v[3], 1)
+            rows += [*interleaved(a, c, 2), *interleaved(b, d, 2)]
+    return rows
+
+
+@intrinsic
+def transpose_block(typingctx, target, target_at, target_ld, source, source_at, source_ld):  # type: ignore[no-untyped-def]
+    """Transpose one block of lanes x lanes elements: target[j, i] = source[i, j]."""
+    index = types.int64
+    signature = types.void(target, index, index, source, index, index)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        target, target_at, target_ld, source, source_at, source_ld = args
+        vector = _vector_type(context.get_data_type(signature.args[0].dtype))
+        to = _pointer(context, builder, signature.args[0], target, target_at)
+        start = _pointer(context, builder, signature.args[3], source, source_at)
+
+        def at(row: int, column: int) -> Any:
+            line = builder.gep(start, [builder.mul(source_ld, ir.Constant(I64, row))])
+            return builder.gep(line, [ir.Constant(I64, column)])
+
+        for row, value in enumerate(_transpose_in_registers(builder, at, vector)):
+            _store(builder, value, builder.gep(to, [builder.mul(target_ld, ir.Constant(I64, row))]))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def view(typingctx, array, offset, size):  # type: ignore[no-untyped-def]
+    """array[offset : offset + size] without a check, a wrap-around or a reference count."""
+    signature = types.Array(array.dtype, 1, "C")(array, types.int64, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        array, offset, size = args
+        result = context.make_array(signature.return_type)(context, builder)
+        itemsize = ir.Constant(I64, context.get_abi_sizeof(context.get_data_type(signature.return_type.dtype)))
+        arrayobj.populate_array(
+            result,
+            data=_pointer(context, builder, signature.args[0], array, offset),
+            shape=[size], strides=[itemsize], itemsize=itemsize, meminfo=None,
+        )
+        return result._getvalue()
+
+    return signature, codegen
+
+
+@intrinsic
+def prefetch(typingctx, array, offset):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of array[offset], which may lie beyond the array: a hint, never a fault."""
+    signature = types.void(array, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        byte = builder.bitcast(_pointer(context, builder, signature.args[0], args[0], args[1]), cgutils.voidptr_t)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [byte, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def lanes_of(typingctx, array):  # type: ignore[no-untyped-def]
+    """Elements of the array's dtype in one vector, a constant to the compiler."""
+    signature = types.int64(array)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return ir.Constant(I64, _vector_type(context.get_data_type(signature.args[0].dtype)).count)
+
+    return signature, codegen
+
+
+def _dot_shape(count: int) -> tuple[int, int]:
+    """Rows and columns of the dot block: as many sums as lanes, so that they reduce to one vector."""
+    rows = min(4, count // 2) if count > 2 else 2
+    return rows, count // rows
+
+
+def _reduced(builder: Any, sums: list[Any]) -> Any:
+    """Add up each of `lanes` vectors; element i of the result is the total of vector i."""
+    count = len(sums)
+
+    def shuffle(x: Any, y: Any, run: int, first: int) -> Any:
+        mask = [base + first + e for base in range(0, 2 * count, 2 * run) for e in range(run)]
+        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, count), mask))
+
+    run = count // 2
+    while len(sums) > 1:
+        pairs = [(sums[i], sums[i + 1]) for i in range(0, len(sums), 2)]
+        sums = [builder.fadd(shuffle(x, y, run, 0), shuffle(x, y, run, run)) for x, y in pairs]
+        run //= 2
+    return sums[0]
+
+
+@intrinsic
+def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):  # type: ignore[no-untyped-def]
+    """target[i, j] = sum over k vectors of a[i] * b[j], for one block of DOT_ROWS x DOT_COLUMNS sums.
+
+    Rows of `a` and `b` are `ld` apart. Where fewer than a block's rows are there (m, n), the last one stands in.
+    """
+    index = types.int64
+    signature = types.void(target, index, a, index, index, b, index, index, index, index)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        target, target_at, a, a_at, m, b, b_at, n, ld, k = args
+        vector = _vector_type(context.get_data_type(signature.args[0].dtype))
+        count = vector.count
+        to = _pointer(context, builder, signature.args[0], target, target_at)
+        fma = _fma(builder, vector)
+
+        def rows_of(array_type: Any, array: Any, at: Any, there: Any, most: int) -> list[Any]:
+            start, last = _pointer(context, builder, array_type, array, at), builder.sub(there, ir.Constant(I64, 1))
+            rows = []
+            for i in range(most):
+                i_or_last = builder.select(
+                    builder.icmp_signed("<", ir.Constant(I64, i), there), ir.Constant(I64, i), last
+                )
+                rows.append(builder.gep(start, [builder.mul(i_or_last, ld)]))
+            return rows
+
+        n_rows, n_columns = _dot_shape(count)
+        a_rows = rows_of(signature.args[2], a, a_at, m, n_rows)
+        b_rows = rows_of(signature.args[5], b, b_at, n, n_columns)
+        before = builder.block
+        loop, done = builder.append_basic_block("dot"), builder.append_basic_block("dot_done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        step = builder.phi(I64)
+        sums = [builder.phi(vector) for _ in range(count)]
+        at = builder.mul(step, ir.Constant(I64, count))
+        x, y = ([_load(builder, builder.gep(row, [at]), vector) for row in rows] for rows in (a_rows, b_rows))
+        results = [builder.call(fma, [x[i // n_columns], y[i % n_columns], sums[i]]) for i in range(count)]
+        following = builder.add(step, ir.Constant(I64, 1))
+        step.add_incoming(ir.Constant(I64, 0), before)
+        step.add_incoming(following, loop)
+        for phi, value in zip(sums, results, strict=True):
+            phi.add_incoming(ir.Constant(vector, [0.0] * count), before)
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, k), loop, done)
+        builder.position_at_end(done)
+        _store(builder, _reduced(builder, results), to)
+        return context.get_dummy_value()
+
+    return signature, codegen

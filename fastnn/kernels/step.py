@@ -1,0 +1,229 @@
+"""One step as two parallel regions.
+
+*Rows*: each thread carries its slice of the batch, block by block, through gather, all layers forward, the loss and
+all layers backward. *Weights*: each thread takes tiles of the weight matrices: gradient over the whole batch in one
+fixed order, penalty, update, transposed copy. No sum is shared out between threads, so the result does not depend on
+their number. In a *narrow* network, whose weights fit in L1, blocks compute their own gradients by dot products
+over rows, which saves every transpose, and the weights region adds the blocks up in their order.
+"""
+
+from fastnn.kernels.activations import activation_backward, activation_forward
+from fastnn.kernels.jit import jit, jit_reordering
+from fastnn.kernels.losses import loss_backward, output_forward
+from fastnn.kernels.optimizers import NONE, optimizer_update
+from fastnn.kernels.plan import (
+    ACTIVATION, BLOCK_ROWS, CAPACITY, DELTA_A, DELTA_B, DELTA_ROWS, INPUT_ROWS, INPUT_UNITS, N_IN, N_OUT, N_PARAMS,
+    NARROW, OUTPUT, OUTPUT_UNITS, SCRATCH, TARGET, TILE, TILE_IN, TILE_IN_WIDTH, TILE_LAYER, TILE_OUT,
+    TILE_OUT_WIDTH, WEIGHT, WEIGHTS, WORK,
+)
+from fastnn.kernels.products import (
+    block_gradient, fill, layer_backward, layer_forward, mirror_tile, panel_width, round_up, rows_to_units,
+    units_to_rows, weight_gradient,
+)
+from fastnn.kernels.simd import SIMD_BITS, lanes_of, view
+
+LINE = 64  # bytes of a cache line
+K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
+
+
+@jit
+def row_of(order, position):  # type: ignore[no-untyped-def]
+    """Index of the row at a position of the epoch; an empty order stands for the rows as they lie."""
+    return order[position] if order.size > 0 else position
+
+
+@jit
+def leading_dimension(width, line):  # type: ignore[no-untyped-def]
+    """Distance of units: a multiple of 8 cache lines would map many units to few sets of L1."""
+    return width + line if width % (8 * line) == 0 else width
+
+
+@jit
+def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_in, padded):  # type: ignore[no-untyped-def]
+    """Copy rows of X into by-row panels; rows of padding become 0. The last unit, always 1, is left as it is."""
+    lanes = lanes_of(rows)
+    panel = 0
+    while panel < n_in:
+        width = panel_width(n_in + 1 - panel, lanes)
+        used = min(width, n_in - panel)
+        for r in range(n_rows):
+            source = view(X, row_of(order, position + r) * n_in + panel, used)
+            target = view(rows, rows_at + panel * capacity + (first + r) * width, width)
+            if used == width:
+                for v in range(0, width, lanes):
+                    for i in range(lanes):
+                        target[v + i] = source[v + i]
+            else:
+                for i in range(used):
+                    target[i] = source[i]
+        for r in range(n_rows, padded):
+            fill(rows, rows_at + panel * capacity + (first + r) * width, used, rows.dtype.type(0.0))
+        panel += width
+
+
+@jit
+def gather_targets(scratch, at, weight_at, ld, labels, targets, sample_weight, order, position, n_rows, n_out):  # type: ignore[no-untyped-def]
+    """Targets of a block by unit, one-hot where labels are given, and its sample weights, 0 for padding."""
+    zero, one = scratch.dtype.type(0.0), scratch.dtype.type(1.0)
+    fill(scratch, at, n_out * ld, zero)
+    fill(scratch, weight_at, ld, zero)
+    for r in range(n_rows):
+        row = row_of(order, position + r)
+        scratch[weight_at + r] = sample_weight[row] if sample_weight.size > 0 else one
+        if labels.size > 0:
+            scratch[at + labels[row] * ld + r] = one
+        else:
+            for u in range(n_out):
+                scratch[at + u * ld + r] = targets[row * n_out + u]
+
+
+@jit
+def forward_block(plan, layers, scratch, rows, params, first, width, ld, keep_rows):  # type: ignore[no-untyped-def]
+    """Carry a block by unit from the inputs to the last pre-activations; keep hidden activations by row as well."""
+    for l in range(layers.shape[0]):
+        layer = layers[l]
+        layer_forward(layer, scratch, params, ld, width)
+        if l + 1 < layers.shape[0]:
+            n_out = layer[N_OUT]
+            activation_forward(layer[ACTIVATION], view(scratch, layer[OUTPUT_UNITS], n_out * ld))
+            fill(scratch, layer[OUTPUT_UNITS] + n_out * ld, ld, scratch.dtype.type(1.0))
+            if keep_rows:
+                units_to_rows(rows, layers[l + 1, INPUT_ROWS], plan[CAPACITY], first,
+                              scratch, layer[OUTPUT_UNITS], ld, n_out + 1, width)
+
+
+@jit
+def backward_block(plan, layers, scratch, rows, mirror, partial, base, first, width, ld):  # type: ignore[no-untyped-def]
+    """Carry the deltas of a block from the last layer to the first, leaving each where the gradient wants it."""
+    lanes = lanes_of(scratch)
+    n_layers = layers.shape[0]
+    dz = layers[n_layers - 1, OUTPUT_UNITS]
+    for l in range(n_layers - 1, -1, -1):
+        layer = layers[l]
+        n_out = layer[N_OUT]
+        if plan[NARROW]:
+            at = (first // plan[BLOCK_ROWS]) * plan[N_PARAMS] + layer[WEIGHTS]
+            block_gradient(partial, at, layer, scratch, dz, ld, width, base + plan[TILE])
+        else:
+            fill(scratch, dz + n_out * ld, (round_up(n_out, lanes) - n_out) * ld, scratch.dtype.type(0.0))
+            units_to_rows(rows, layer[DELTA_ROWS], plan[CAPACITY], first, scratch, dz, ld, n_out, width)
+        if l > 0:
+            da = base + (plan[DELTA_A] if (n_layers - l) % 2 else plan[DELTA_B])
+            layer_backward(layer, scratch, da, dz, mirror, ld, width)
+            n = layer[N_IN] * ld
+            activation_backward(layers[l - 1, ACTIVATION], view(scratch, da, n), view(scratch, layer[INPUT_UNITS], n))
+            dz = da
+
+
+@jit
+def slice_of(thread, n_threads, n, granule):  # type: ignore[no-untyped-def]
+    """First and last row of a thread's share, at whole granules."""
+    pieces = (n + granule - 1) // granule
+    return min(n, pieces * thread // n_threads * granule), min(n, pieces * (thread + 1) // n_threads * granule)
+
+
+@jit
+def rows_region(
+    thread, n_threads, training, plan, layers_of, X, labels, targets, sample_weight, order, position, n_rows,
+    params, mirror, rows, scratch, partial, row_loss, out,
+):  # type: ignore[no-untyped-def]
+    """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training."""
+    layers = layers_of[thread]
+    n_layers = layers.shape[0]
+    n_in, n_out = layers[0, N_IN], layers[n_layers - 1, N_OUT]
+    lanes, base, capacity = lanes_of(scratch), thread * plan[SCRATCH], plan[CAPACITY]
+    line = max(lanes, LINE * lanes * 8 // SIMD_BITS)
+    low, high = slice_of(thread, n_threads, n_rows, plan[BLOCK_ROWS] if plan[NARROW] else line)
+    for first in range(low, high, plan[BLOCK_ROWS]):
+        n = min(plan[BLOCK_ROWS], high - first)
+        width = round_up(n, lanes)
+        ld = leading_dimension(round_up(n, line), line)
+        gather_inputs(rows, layers[0, INPUT_ROWS], capacity, first, X, order, position + first, n, n_in, width)
+        rows_to_units(scratch, layers[0, INPUT_UNITS], ld, rows, layers[0, INPUT_ROWS], capacity, first,
+                      n_in + 1, width)
+        forward_block(plan, layers, scratch, rows, params, first, width, ld, training and not plan[NARROW])
+        z_at = layers[n_layers - 1, OUTPUT_UNITS]
+        z = view(scratch, z_at, n_out * ld)
+        if training:
+            gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight,
+                           order, position + first, n, n_out)
+            loss = view(scratch, base + plan[WORK], ld)
+            loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
+                          view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld))
+            for r in range(n):
+                row_loss[first + r] = loss[r]
+            backward_block(plan, layers, scratch, rows, mirror, partial, base, first, width, ld)
+        else:
+            output_forward(plan[OUTPUT], z, ld)
+            for r in range(n):
+                for u in range(n_out):
+                    out[(position + first + r) * n_out + u] = z[u * ld + r]
+
+
+@jit_reordering
+def sum_of_squares(w):  # type: ignore[no-untyped-def]
+    total = w.dtype.type(0.0)
+    for i in range(w.size):
+        total += w[i] * w[i]
+    return total
+
+
+@jit
+def gradient_of_tile(
+    plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate
+):  # type: ignore[no-untyped-def]
+    """Gradient of one tile, summed over the rows held: by products, or from the sums that narrow blocks left."""
+    if plan[NARROW]:
+        n_in, i, width_out = layer[N_IN] + 1, tile[TILE_IN], tile[TILE_OUT_WIDTH]
+        size = min(tile[TILE_IN_WIDTH], n_in - i) * width_out
+        target = view(g, g_at, size)
+        at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + i * width_out
+        if not accumulate:
+            fill(g, g_at, size, g.dtype.type(0.0))
+        for block in range((n_rows + plan[BLOCK_ROWS] - 1) // plan[BLOCK_ROWS]):
+            source = view(partial, block * plan[N_PARAMS] + at, size)
+            for e in range(size):
+                target[e] += source[e]
+    else:
+        for k in range(0, n_rows, K_BLOCK):
+            weight_gradient(g, g_at, layer, tile, rows, plan[CAPACITY], k, min(K_BLOCK, n_rows - k),
+                            accumulate or k > 0)
+
+
+@jit
+def weights_region(
+    thread, n_threads, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, scale, alpha,
+    params, mirror, moments, gradients, rows, scratch, partial, squares, constants,
+):  # type: ignore[no-untyped-def]
+    """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
+
+    `gradients` has room for all parameters where a batch is taken in several rounds or gradients are the result, and
+    is empty where a tile's gradient need not outlive it.
+    """
+    layers = layers_of[0]
+    for index in range(shares[thread], shares[thread + 1]):
+        tile = tiles[index]
+        l = tile[TILE_LAYER]
+        layer = layers[l]
+        n_in = layer[N_IN] + 1
+        width_out = tile[TILE_OUT_WIDTH]
+        w_at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * width_out
+        n_units = min(tile[TILE_IN_WIDTH], n_in - tile[TILE_IN])
+        g, g_at = (gradients, w_at) if gradients.size > 0 else (scratch, thread * plan[SCRATCH] + plan[TILE])
+        gradient_of_tile(plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate)
+        if last:
+            biases = 1 if tile[TILE_IN] + n_units == n_in else 0
+            penalised, size = (n_units - biases) * width_out, n_units * width_out
+            w, whole = view(params, w_at, size), view(g, g_at, size)
+            if alpha != params.dtype.type(0.0):
+                squares[index] = sum_of_squares(view(params, w_at, penalised))
+            for e in range(penalised):
+                whole[e] = (whole[e] + alpha * w[e]) * scale
+            for e in range(penalised, size):
+                whole[e] *= scale
+            if optimizer != NONE:
+                optimizer_update(optimizer, w, whole, view(moments, w_at, size),
+                                 view(moments, moments.size - plan[N_PARAMS] + w_at, size), constants)
+                if l > 0:
+                    mirror_tile(layer, mirror, params, w_at, tile[TILE_IN], tile[TILE_IN_WIDTH],
+                                tile[TILE_OUT], width_out)

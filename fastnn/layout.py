@@ -1,0 +1,204 @@
+"""Where everything lies: offsets of weights, activations, deltas and tiles in the flat buffers the kernels work in."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.kernels import plan as P
+from fastnn.kernels.simd import PANEL_VECTORS, lanes
+
+Array = npt.NDArray[Any]
+
+LINE = 64  # bytes of a cache line
+SLACK = 16 * 48  # elements past the end of a buffer that a transposed block of padding may touch
+MAX_CAPACITY = 2048  # rows held at once by a wide network
+NARROW_BLOCK = 480  # rows of a block of a narrow network
+NARROW_ROWS = 32 * NARROW_BLOCK  # rows held at once by a narrow network
+WIDE_BLOCK_BYTES = 576 * 1024  # one layer's input for a block of a wide network: about half of L2
+NARROW_PARAMS = 8192
+
+
+def round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def empty(size: int, dtype: Any) -> Array:
+    """Return zeros on a 64-byte boundary, so that no two threads share a cache line of what they write."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.zeros(size * itemsize + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size * itemsize].view(dtype)
+
+
+def panels(n: int, width: int) -> list[tuple[int, int]]:
+    """First element and width of each panel of `n` elements, `width` lanes to a vector; see `panel_width`."""
+    found, start = [], 0
+    while start < n:
+        vectors = -(-(n - start) // width)
+        size = (2 if vectors == 4 else min(vectors, PANEL_VECTORS)) * width
+        found.append((start, size))
+        start += size
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Offsets and sizes of one network, whatever the batch and the threads."""
+
+    sizes: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @functools.cached_property
+    def lanes(self) -> int:
+        return lanes(self.dtype)
+
+    @functools.cached_property
+    def pairs(self) -> list[tuple[int, int]]:
+        """(n_in, n_out) of each layer."""
+        return list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+
+    @functools.cached_property
+    def weight_offsets(self) -> list[int]:
+        return _offsets([(i + 1) * round_up(o, self.lanes) for i, o in self.pairs], self._line)
+
+    @functools.cached_property
+    def mirror_offsets(self) -> list[int]:
+        return _offsets([round_up(i + 1, self.lanes) * round_up(o, self.lanes) for i, o in self.pairs], self._line)
+
+    @property
+    def n_params(self) -> int:
+        return self.weight_offsets[-1]
+
+    @property
+    def _line(self) -> int:
+        return max(self.lanes, LINE // self.dtype.itemsize)
+
+    @functools.cached_property
+    def tiles(self) -> Array:
+        """One row per tile of W, a panel of input units by a panel of output units."""
+        rows = [
+            (layer, i, width_in, o, width_out)
+            for layer, (n_in, n_out) in enumerate(self.pairs)
+            for o, width_out in panels(n_out, self.lanes)
+            for i, width_in in panels(n_in + 1, self.lanes)
+        ]
+        return np.array(rows, np.int64)
+
+    def shares(self, n_threads: int) -> Array:
+        """Tile numbers at which each thread's share begins and ends, of about equal work."""
+        work = np.cumsum(self.tiles[:, P.TILE_IN_WIDTH] * self.tiles[:, P.TILE_OUT_WIDTH])
+        bounds = np.searchsorted(work, work[-1] * np.arange(1, n_threads) / n_threads, side="left") + 1
+        return np.concatenate([[0], bounds, [len(work)]]).astype(np.int64)
+
+    def pack(self, params: Array, layer: int, weights: Array, biases: Array) -> None:
+        """Write W (n_in, n_out) and b (n_out,) into the panels of one layer."""
+        whole = np.vstack([weights, biases[None]])
+        for start, width in panels(whole.shape[1], self.lanes):
+            part = whole[:, start : start + width]
+            self._panel(params, layer, start, width)[:, : part.shape[1]] = part
+
+    def unpack(self, params: Array, layer: int) -> Array:
+        """Return W and b of one layer, (n_in + 1, n_out) with the bias as the last row."""
+        n_out = self.pairs[layer][1]
+        parts = [self._panel(params, layer, start, width) for start, width in panels(n_out, self.lanes)]
+        return np.hstack(parts)[:, :n_out]
+
+    def _panel(self, params: Array, layer: int, start: int, width: int) -> Array:
+        n_rows = self.pairs[layer][0] + 1
+        at = self.weight_offsets[layer] + start * n_rows
+        return params[at : at + n_rows * width].reshape(n_rows, width)
+
+    def mirror(self, params: Array, mirror: Array) -> None:
+        """Write the transposed weights of every layer but the first."""
+        for layer, (n_in, n_out) in enumerate(self.pairs):
+            slow = round_up(n_out, self.lanes)
+            whole = self.unpack(params, layer).T
+            for start, width in panels(n_in + 1, self.lanes):
+                at = self.mirror_offsets[layer] + start * slow
+                panel = mirror[at : at + slow * width].reshape(slow, width)
+                part = whole[:, start : start + width]
+                panel[:n_out, : part.shape[1]] = part
+
+    def is_narrow(self, n_rows: int) -> bool:
+        """Whether gradients come cheaper by dot products over the rows of a block than by tiles.
+
+        Counted in vector operations per row: a dot costs its products and a reduction, a tile its products over
+        whole vectors of outputs and the transposes of its operands.
+        """
+        if sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
+            return False
+        vectors = max(1, round(min(n_rows, NARROW_BLOCK) / self.lanes))
+        dots = sum(round_up(i + 1, 4) * round_up(o, 4) * (1 + 4 / vectors) for i, o in self.pairs)
+        tiles = sum((i + 1) * round_up(o, self.lanes) + 8 * (i + 1 + o) for i, o in self.pairs)
+        return dots < tiles
+
+
+def _offsets(lengths: list[int], line: int) -> list[int]:
+    """Running sums of the lengths, each rounded up to whole cache lines; the last one is the total."""
+    return [0, *(int(x) for x in np.cumsum([round_up(n, line) for n in lengths]))]
+
+
+class Workspace:
+    """The buffers and plans of one network for batches of up to `n_rows` rows on `n_threads` threads."""
+
+    def __init__(self, layout: Layout, activations: list[int], output: int, n_rows: int, n_threads: int) -> None:
+        line = layout._line
+        narrow = layout.is_narrow(n_rows)
+        widest = max(layout.sizes) + 1
+        if narrow:
+            block, most = NARROW_BLOCK, NARROW_ROWS
+        else:
+            fitting = WIDE_BLOCK_BYTES // (widest * layout.dtype.itemsize)
+            block, most = max(3 * line, min(NARROW_BLOCK, fitting // line * line)), MAX_CAPACITY
+        capacity = min(round_up(n_rows, block if narrow else line), most)
+        block = min(block, round_up(capacity, line))
+        ld = block + line
+        self.layout, self.n_rows, self.n_threads, self.narrow = layout, n_rows, n_threads, narrow
+        by_unit = [round_up(n + 1, layout.lanes) * ld for n in layout.sizes]
+        deltas = max(by_unit)
+        scratch_sizes = [*by_unit, deltas, deltas, layout.sizes[-1] * ld, ld, 4 * ld, (3 * layout.lanes) ** 2, SLACK]
+        at = _offsets(scratch_sizes, line)
+        n = len(layout.sizes)
+        inputs = [] if narrow else [round_up(i + 1, layout.lanes) * capacity for i in layout.sizes[1:-1]]
+        delta_sizes = [] if narrow else [round_up(o, layout.lanes) * capacity for o in layout.sizes[1:]]
+        first_input = round_up(layout.sizes[0] + 1, layout.lanes) * capacity
+        rows_at = _offsets([first_input, *inputs, *delta_sizes, SLACK], line)
+
+        self.plan = np.zeros(P.N_FIELDS, np.int64)
+        for field, value in {
+            P.OUTPUT: output, P.NARROW: narrow, P.BLOCK_ROWS: block, P.CAPACITY: capacity, P.SCRATCH: at[-1],
+            P.DELTA_A: at[n], P.DELTA_B: at[n + 1], P.TARGET: at[n + 2], P.WEIGHT: at[n + 3], P.WORK: at[n + 4],
+            P.TILE: at[n + 5], P.N_PARAMS: layout.n_params,
+        }.items():  # fmt: skip
+            self.plan[field] = value
+        self.layers = np.zeros((n_threads, n - 1, P.N_LAYER_FIELDS), np.int64)
+        for layer, (n_in, n_out) in enumerate(layout.pairs):
+            fields = {
+                P.N_IN: n_in, P.N_OUT: n_out, P.WEIGHTS: layout.weight_offsets[layer],
+                P.ACTIVATION: activations[layer] if layer < n - 2 else 0,
+                P.MIRROR: layout.mirror_offsets[layer],
+                P.INPUT_ROWS: rows_at[layer] if layer == 0 or not narrow else 0,
+                P.DELTA_ROWS: 0 if narrow else rows_at[n - 1 + layer],
+                P.INPUT_UNITS: at[layer], P.OUTPUT_UNITS: at[layer + 1],
+            }  # fmt: skip
+            for field, value in fields.items():
+                self.layers[:, layer, field] = value
+            for thread in range(n_threads):
+                self.layers[thread, layer, [P.INPUT_UNITS, P.OUTPUT_UNITS]] += thread * at[-1]
+        self.shares = layout.shares(n_threads)
+        self.rows = empty(rows_at[-1], layout.dtype)
+        self._constant_input(capacity)
+        self.scratch = empty(at[-1] * n_threads, layout.dtype)
+        self.partial = empty(layout.n_params * (capacity // block) if narrow else 0, layout.dtype)
+        self.row_loss = empty(capacity, layout.dtype)
+        self.squares = empty(len(layout.tiles), layout.dtype)
+
+    def _constant_input(self, capacity: int) -> None:
+        """Set the input unit that meets the bias to 1 in every row; nothing else ever writes it."""
+        n_in = self.layout.sizes[0]
+        for start, width in panels(n_in + 1, self.layout.lanes):
+            if start <= n_in < start + width:
+                self.rows[start * capacity : (start + width) * capacity].reshape(capacity, width)[:, n_in - start] = 1

@@ -16,7 +16,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from fastnn.kernels.jit import FLAGS, jit
+from fastnn.kernels.jit import _INTERNAL, jit
 
 
 def _per_dtype(function32: Any, function64: Any) -> Any:
@@ -25,7 +25,7 @@ def _per_dtype(function32: Any, function64: Any) -> Any:
     def stub(x: Any) -> Any:
         raise NotImplementedError("only within kernels")
 
-    @overload(stub, jit_options=FLAGS, strict=False)
+    @overload(stub, jit_options=_INTERNAL, strict=False)
     def choose(x: Any) -> Any:
         return {types.float32: function32, types.float64: function64}[x]
 
@@ -143,7 +143,7 @@ def _power_of_two(n: Any) -> Any:
     raise NotImplementedError("only within kernels")
 
 
-@overload(_power_of_two, jit_options=FLAGS)
+@overload(_power_of_two, jit_options=_INTERNAL)
 def _choose_power(n: Any) -> Any:
     return {types.int32: _power_of_two32, types.int64: _power_of_two64}[n]
 

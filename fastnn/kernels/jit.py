@@ -12,29 +12,56 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
+from numba.core import config, event
 
 # `contract` lets a*b + c become one FMA. Nothing that reorders a sum is allowed (`reassoc`), and nothing that
 # forgets NaN (`nnan`): the same inputs give the same bits however rows are shared out, and divergence stays visible.
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 
-jit: Callable[[Callable[..., Any]], Any] = numba.njit(**FLAGS)
+_INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+
+Decorator = Callable[[Callable[..., Any]], Any]
+
+jit: Decorator = numba.njit(**_INTERNAL)
 
 # For sums over one array, whose order then depends on its length alone.
-jit_reordering: Callable[[Callable[..., Any]], Any] = numba.njit(**{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})
+jit_reordering: Decorator = numba.njit(**{**_INTERNAL, "fastmath": {"contract", "nsz", "reassoc"}})
+
+
+class _OptimiseOnce(event.Listener):
+    """Leave what an entry point calls to be optimised with it.
+
+    Numba optimises every function by itself and again in each caller; six levels down that was half the compile
+    time, and the loops come out no better. While a nested function compiles, LLVM runs at level 0.
+    """
+
+    def __init__(self) -> None:
+        self.depth, self.level = 0, config.OPT
+
+    def on_start(self, event: Any) -> None:
+        self.depth += 1
+        if self.depth > 1:
+            config.OPT = 0
+
+    def on_end(self, event: Any) -> None:
+        self.depth -= 1
+        if self.depth <= 1:
+            config.OPT = self.level
 
 
 def entry_point(function: Callable[..., Any], signature: Any, dtype: np.dtype[Any], parallel: bool = False) -> Any:
     """Compile `function` for one signature, or load it from the cache.
 
-    Each dtype has a folder of its own: Numba's cache can cross two signatures of one function when two processes
-    compile them at the same time, and cannot when there is only one.
+    Each entry has a folder of its own: Numba's cache does not tell `parallel` apart, and can cross two signatures of
+    one function when two processes compile them at the same time.
     """
     folder = cache_folder()
     previous = numba.config.CACHE_DIR
     if folder is not None:
-        numba.config.CACHE_DIR = str(folder / dtype.name)
+        numba.config.CACHE_DIR = str(folder / f"{dtype.name}-{'parallel' if parallel else 'serial'}")
     try:
-        return numba.njit(signature, parallel=parallel, cache=folder is not None, **FLAGS)(function)
+        with event.install_listener("numba:compile", _OptimiseOnce()):
+            return numba.njit(signature, parallel=parallel, cache=folder is not None, **FLAGS)(function)
     finally:
         numba.config.CACHE_DIR = previous
 

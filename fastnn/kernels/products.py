@@ -13,9 +13,8 @@ from fastnn.kernels.plan import (
     DELTA_ROWS, INPUT_ROWS, INPUT_UNITS, MIRROR, N_IN, N_OUT, OUTPUT_UNITS, TILE_IN, TILE_IN_WIDTH, TILE_OUT,
     TILE_OUT_WIDTH, WEIGHTS,
 )
-from fastnn.kernels.simd import MAX_ROWS, PANEL_VECTORS, dot_block, lanes_of, micro_kernel, transpose_block, view
+from fastnn.kernels.simd import PANEL_VECTORS, block_height, dot_block, lanes_of, micro_kernel, transpose_block, view
 
-MOST_ROWS = (1, MAX_ROWS[1], MAX_ROWS[2], MAX_ROWS[3])
 DOT_IN = 4
 
 
@@ -33,14 +32,13 @@ def panel_width(left, lanes):  # type: ignore[no-untyped-def]
 
 @jit
 def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate):  # type: ignore[no-untyped-def]
-    """C[m, width] (+)= sum over k of A[k, m] B[k, width], in register blocks of near-equal height."""
+    """C[m, width] (+)= sum over k of A[k, m] B[k, width], in register blocks."""
     vectors = width // lanes_of(c)
-    blocks = (m + MOST_ROWS[vectors] - 1) // MOST_ROWS[vectors]
     first = 0
-    for block in range(blocks):
-        size = (m - first + blocks - block - 1) // (blocks - block)
-        micro_kernel(c, c_at + first * ldc, ldc, a, a_at + first, lda, b, b_at, ldb, k, size, vectors, accumulate)
-        first += size
+    while first < m:
+        height = block_height(m - first, vectors)
+        micro_kernel(c, c_at + first * ldc, ldc, a, a_at + first, lda, b, b_at, ldb, k, height, vectors, accumulate)
+        first += height
 
 
 @jit

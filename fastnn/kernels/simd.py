@@ -16,6 +16,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from fastnn.kernels.jit import jit
+
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
@@ -31,15 +33,27 @@ def _simd_bits() -> int:
 
 SIMD_BITS = _simd_bits()
 
-# Rows of the register block by its width in vectors: with three vectors loaded and one broadcast, 8x3 fills 28 of
+# Heights of the register block by its width in vectors: with three vectors loaded and one broadcast, 8x3 fills 28 of
 # AVX-512's 32 registers (NEON has 32 too), 4x3 fills 16 of AVX2's.
-MAX_ROWS = {3: 4, 2: 6, 1: 8} if SIMD_BITS == 256 else {3: 8, 2: 12, 1: 16}
 PANEL_VECTORS = 3
+_MOST_ROWS = {1: 8, 2: 6, 3: 4} if SIMD_BITS == 256 else {1: 16, 2: 12, 3: 8}
+HEIGHTS = (16, 12, 8, 6, 4, 3, 2, 1)
 
 
 def lanes(dtype: Any) -> int:
     """Elements of one vector."""
     return SIMD_BITS // (8 * np.dtype(dtype).itemsize)
+
+
+_ROWS_OF = (0, _MOST_ROWS[1], _MOST_ROWS[2], _MOST_ROWS[3])
+
+
+@jit
+def block_height(rows, vectors):  # type: ignore[no-untyped-def]
+    """Height of the next register block where `rows` are left."""
+    rows = min(rows, _ROWS_OF[vectors])
+    return rows if rows == 12 or rows == 6 or rows == 3 else 16 if rows >= 16 else 12 if rows > 12 else \
+        8 if rows >= 8 else 6 if rows > 6 else 4 if rows >= 4 else rows
 
 
 def _vector_type(element: Any) -> Any:
@@ -56,7 +70,7 @@ def _internal(module: Any, name: str, function_type: Any, build: Callable[[Any],
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, function_type, name)
-    function.linkage = "linkonce_odr"
+    function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
     build(function)
@@ -131,7 +145,7 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
 
 @intrinsic
 def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate):  # type: ignore[no-untyped-def]
-    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m up to MAX_ROWS[v], v up to 3, k at least 1."""
+    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m one of HEIGHTS, v up to 3, k at least 1."""
     index = types.int64
     signature = types.void(c, index, index, a, index, index, b, index, index, index, index, index, types.boolean)
 
@@ -146,8 +160,8 @@ def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, a
         end = builder.append_basic_block("micro_kernel_end")
         which = builder.add(builder.mul(m, ir.Constant(I64, 4)), v)
         switch = builder.switch(which, end)
-        for vectors, most in MAX_ROWS.items():
-            for rows in range(1, most + 1):
+        for vectors, most in _MOST_ROWS.items():
+            for rows in (height for height in HEIGHTS if height <= most):
                 name = f"fastnn_micro_kernel_{element}_{vector.count}_{rows}x{vectors}"
                 kernel = _internal(
                     builder.module, name, kernel_type,
@@ -202,6 +216,19 @@ def _transpose_in_registers(builder: Any, source: Callable[[int, int], Any], vec
     return rows
 
 
+def _build_transpose(function: Any, element: Any) -> None:
+    target, target_ld, source, source_ld = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+
+    def at(row: int, column: int) -> Any:
+        line = builder.gep(source, [builder.mul(source_ld, ir.Constant(I64, row))])
+        return builder.gep(line, [ir.Constant(I64, column)])
+
+    for row, value in enumerate(_transpose_in_registers(builder, at, _vector_type(element))):
+        _store(builder, value, builder.gep(target, [builder.mul(target_ld, ir.Constant(I64, row))]))
+    builder.ret_void()
+
+
 @intrinsic
 def transpose_block(typingctx, target, target_at, target_ld, source, source_at, source_ld):  # type: ignore[no-untyped-def]
     """Transpose one block of lanes x lanes elements: target[j, i] = source[i, j]."""
@@ -210,16 +237,13 @@ def transpose_block(typingctx, target, target_at, target_ld, source, source_at, 
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         target, target_at, target_ld, source, source_at, source_ld = args
-        vector = _vector_type(context.get_data_type(signature.args[0].dtype))
+        element = context.get_data_type(signature.args[0].dtype)
         to = _pointer(context, builder, signature.args[0], target, target_at)
         start = _pointer(context, builder, signature.args[3], source, source_at)
-
-        def at(row: int, column: int) -> Any:
-            line = builder.gep(start, [builder.mul(source_ld, ir.Constant(I64, row))])
-            return builder.gep(line, [ir.Constant(I64, column)])
-
-        for row, value in enumerate(_transpose_in_registers(builder, at, vector)):
-            _store(builder, value, builder.gep(to, [builder.mul(target_ld, ir.Constant(I64, row))]))
+        kind = ir.FunctionType(ir.VoidType(), [element.as_pointer(), I64, element.as_pointer(), I64])
+        name = f"fastnn_transpose_{element}_{_vector_type(element).count}"
+        transpose = _internal(builder.module, name, kind, lambda function: _build_transpose(function, element))
+        builder.call(transpose, [to, target_ld, start, source_ld])
         return context.get_dummy_value()
 
     return signature, codegen

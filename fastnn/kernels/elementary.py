@@ -16,7 +16,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from fastnn.kernels.jit import _INTERNAL, jit
+from fastnn.kernels.jit import INTERNAL, jit
+from fastnn.kernels.simd import fma
 
 
 def _per_dtype(function32: Any, function64: Any) -> Any:
@@ -25,7 +26,7 @@ def _per_dtype(function32: Any, function64: Any) -> Any:
     def stub(x: Any) -> Any:
         raise NotImplementedError("only within kernels")
 
-    @overload(stub, jit_options=_INTERNAL, strict=False)
+    @overload(stub, jit_options=INTERNAL, strict=False)
     def choose(x: Any) -> Any:
         return {types.float32: function32, types.float64: function64}[x]
 
@@ -34,41 +35,41 @@ def _per_dtype(function32: Any, function64: Any) -> Any:
 
 def _exp_tail32(r: Any) -> Any:
     """(exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2."""
-    q = r * np.float32(0.0013926926614) + np.float32(0.00836377387441)
-    q = q * r + np.float32(0.0416665501103)
-    q = q * r + np.float32(0.166665733819)
-    return q * r + np.float32(0.5)
+    q = fma(r, np.float32(0.0013926926614), np.float32(0.00836377387441))
+    q = fma(q, r, np.float32(0.0416665501103))
+    q = fma(q, r, np.float32(0.166665733819))
+    return fma(q, r, np.float32(0.5))
 
 
 def _exp_tail64(r: Any) -> Any:
     """(exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2."""
-    q = r * 2.0915442297780115216e-9 + 2.5106274733573294687e-8
-    q = q * r + 2.7557271810219799569e-7
-    q = q * r + 2.7557252833516909748e-6
-    q = q * r + 0.000024801587327007186731
-    q = q * r + 0.00019841269876864354929
-    q = q * r + 0.0013888888888883326674
-    q = q * r + 0.0083333333333255446996
-    q = q * r + 0.041666666666666670074
-    q = q * r + 0.16666666666666671438
-    return q * r + 0.5
+    q = fma(r, 2.0915442297780115216e-9, 2.5106274733573294687e-8)
+    q = fma(q, r, 2.7557271810219799569e-7)
+    q = fma(q, r, 2.7557252833516909748e-6)
+    q = fma(q, r, 0.000024801587327007186731)
+    q = fma(q, r, 0.00019841269876864354929)
+    q = fma(q, r, 0.0013888888888883326674)
+    q = fma(q, r, 0.0083333333333255446996)
+    q = fma(q, r, 0.041666666666666670074)
+    q = fma(q, r, 0.16666666666666671438)
+    return fma(q, r, 0.5)
 
 
 def _reduce32(x: Any) -> Any:
     """Split x = n ln(2) + r with |r| <= ln(2) / 2; adding 1.5 * 2^23 rounds, and leaves n in the low bits."""
     shift = np.float32(12582912.0)
-    shifted = x * np.float32(1.44269504088896340736) + shift
+    shifted = fma(x, np.float32(1.44269504088896340736), shift)
     n = shifted - shift
-    r = (x - n * np.float32(0.693145751953125)) - n * np.float32(1.42860682031e-6)
+    r = fma(n, np.float32(-1.42860682031e-6), fma(n, np.float32(-0.693145751953125), x))
     return r, np.int32(np.float32(shifted).view(np.int32) - np.int32(0x4B400000))
 
 
 def _reduce64(x: Any) -> Any:
     """Split x = n ln(2) + r with |r| <= ln(2) / 2; adding 1.5 * 2^52 rounds, and leaves n in the low bits."""
     shift = 6755399441055744.0
-    shifted = x * 1.44269504088896340736 + shift
+    shifted = fma(x, 1.44269504088896340736, shift)
     n = shifted - shift
-    r = (x - n * 0.693147180559663) - n * 2.8235290563031577123e-13
+    r = fma(n, -2.8235290563031577123e-13, fma(n, -0.693147180559663, x))
     return r, np.float64(shifted).view(np.int64) - np.int64(0x4338000000000000)
 
 
@@ -114,20 +115,20 @@ def _log_parts64(x: Any) -> Any:
 
 def _log_tail32(z: Any) -> Any:
     """(2 atanh(s) / s - 2) for z = s^2, s = f / (2 + f)."""
-    q = z * np.float32(0.233534276037) + np.float32(0.285499685913)
-    q = q * z + np.float32(0.40000129427)
-    return (q * z + np.float32(0.666666665451)) * z
+    q = fma(z, np.float32(0.233534276037), np.float32(0.285499685913))
+    q = fma(q, z, np.float32(0.40000129427))
+    return fma(q, z, np.float32(0.666666665451)) * z
 
 
 def _log_tail64(z: Any) -> Any:
     """(2 atanh(s) / s - 2) for z = s^2, s = f / (2 + f)."""
-    q = z * 0.13114834869597498495 + 0.13266048812203002227
-    q = q * z + 0.1538634244964514425
-    q = q * z + 0.1818179373211175407
-    q = q * z + 0.22222222409750114086
-    q = q * z + 0.28571428570723249274
-    q = q * z + 0.40000000000001009569
-    return (q * z + 0.6666666666666666643) * z
+    q = fma(z, 0.13114834869597498495, 0.13266048812203002227)
+    q = fma(q, z, 0.1538634244964514425)
+    q = fma(q, z, 0.1818179373211175407)
+    q = fma(q, z, 0.22222222409750114086)
+    q = fma(q, z, 0.28571428570723249274)
+    q = fma(q, z, 0.40000000000001009569)
+    return fma(q, z, 0.6666666666666666643) * z
 
 
 _exp_tail = _per_dtype(_exp_tail32, _exp_tail64)
@@ -143,7 +144,7 @@ def _power_of_two(n: Any) -> Any:
     raise NotImplementedError("only within kernels")
 
 
-@overload(_power_of_two, jit_options=_INTERNAL)
+@overload(_power_of_two, jit_options=INTERNAL)
 def _choose_power(n: Any) -> Any:
     return {types.int32: _power_of_two32, types.int64: _power_of_two64}[n]
 
@@ -151,7 +152,7 @@ def _choose_power(n: Any) -> Any:
 @jit
 def exp(x):  # type: ignore[no-untyped-def]
     r, n = _reduce(_exp_range(x))
-    p = r * r * _exp_tail(r) + r + type(x)(1.0)
+    p = fma(r * r, _exp_tail(r), r) + type(x)(1.0)
     integer = type(n)  # Numba widens the results of integer arithmetic
     half = integer(n >> integer(1))
     # In two factors, so that the largest and the subnormal results are reached.
@@ -163,7 +164,7 @@ def expm1(x):  # type: ignore[no-untyped-def]
     """exp(x) - 1, exact where x is small; for |x| below 80 (float32) or 700 (float64)."""
     r, n = _reduce(x)
     scale = _power_of_two(n)
-    return scale * (r * r * _exp_tail(r) + r) + (scale - type(x)(1.0))
+    return fma(scale, fma(r * r, _exp_tail(r), r), scale - type(x)(1.0))
 
 
 @jit
@@ -191,8 +192,8 @@ def log(x):  # type: ignore[no-untyped-def]
     n, f = _log_parts(x)
     half = T(0.5) * f * f
     s = f / (f + T(2.0))
-    low = s * (half + _log_tail(s * s)) + n * _ln2_low(x)
-    result = n * _ln2_high(x) - ((half - low) - f)
+    low = fma(s, half + _log_tail(s * s), n * _ln2_low(x))
+    result = fma(n, _ln2_high(x), -((half - low) - f))
     result = x if x == T(np.inf) else result
     result = -T(np.inf) if x == T(0.0) else result
     return result if x >= T(0.0) else T(np.nan)

@@ -14,18 +14,16 @@ import numba
 import numpy as np
 from numba.core import config, event
 
-# `contract` lets a*b + c become one FMA. Nothing that reorders a sum is allowed (`reassoc`), and nothing that
-# forgets NaN (`nnan`): the same inputs give the same bits however rows are shared out, and divergence stays visible.
-FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-
-_INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+# No fast-math: every rounding is written out, FMAs as `simd.fma`. What LLVM may contract or reorder it does one way in
+# one caller and another way in the next; so the same inputs give the same bits in the serial and the parallel driver,
+# however rows are shared out, and NaN stays visible.
+FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
-jit: Decorator = numba.njit(**_INTERNAL)
-
-# For sums over one array, whose order then depends on its length alone.
-jit_reordering: Decorator = numba.njit(**{**_INTERNAL, "fastmath": {"contract", "nsz", "reassoc"}})
+# Everything below an entry point becomes part of it, see `_OptimiseOnce`.
+jit: Decorator = numba.njit(**INTERNAL)
 
 
 class _OptimiseOnce(event.Listener):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.kernels.jit import jit
+from fastnn.kernels.simd import fma
 
 NONE, SGD_RULE, ADAM_RULE = range(3)
 N_CONSTANTS = 6
@@ -101,11 +102,12 @@ def sgd_update(w, g, m, constants):  # type: ignore[no-untyped-def]
     lr, momentum = constants[0], constants[1]
     if constants[2] != 0:
         for i in range(w.size):
-            m[i] = momentum * m[i] - lr * g[i]
-            w[i] += momentum * m[i] - lr * g[i]
+            step = lr * g[i]
+            m[i] = fma(momentum, m[i], -step)
+            w[i] += fma(momentum, m[i], -step)
     else:
         for i in range(w.size):
-            m[i] = momentum * m[i] - lr * g[i]
+            m[i] = fma(momentum, m[i], -lr * g[i])
             w[i] += m[i]
 
 
@@ -126,8 +128,8 @@ def adam_update(w, g, m, v, constants):  # type: ignore[no-untyped-def]
     beta_1, rest_1, beta_2, rest_2 = constants[0], constants[1], constants[2], constants[3]
     lr, epsilon = constants[4], constants[5]
     for i in range(w.size):
-        m[i] = beta_1 * m[i] + rest_1 * g[i]
-        v[i] = beta_2 * v[i] + rest_2 * (g[i] * g[i])
+        m[i] = fma(beta_1, m[i], rest_1 * g[i])
+        v[i] = fma(beta_2, v[i], rest_2 * (g[i] * g[i]))
         w[i] -= lr * m[i] / (np.sqrt(v[i]) + epsilon)
 
 

@@ -284,6 +284,48 @@ def prefetch(typingctx, array, offset):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def fma(typingctx, x, y, z):  # type: ignore[no-untyped-def]
+    """Return x y + z, rounded once."""
+    signature = x(x, x, x)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.fma(*args)
+
+    return signature, codegen
+
+
+@intrinsic
+def sum_of_squares(typingctx, array):  # type: ignore[no-untyped-def]
+    """Sum of squares of a whole number of vectors, in four sums of vectors that take turns."""
+    signature = array.dtype(array)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        element = context.get_data_type(signature.args[0].dtype)
+        vector = _vector_type(element)
+        zero = ir.Constant(vector, [0.0] * vector.count)
+        fma = _fma(builder, vector)
+        struct = context.make_array(signature.args[0])(context, builder, value=args[0])
+        size = builder.extract_value(struct.shape, 0)
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
+        with cgutils.for_range_slice(builder, ir.Constant(I64, 0), size, ir.Constant(I64, vector.count), I64) as (at, _):
+            x = _load(builder, builder.gep(struct.data, [at]), vector)
+            newest = builder.call(fma, [x, x, builder.load(sums[0])])
+            for target, source in zip(sums[:3], sums[1:], strict=True):
+                builder.store(builder.load(source), target)
+            builder.store(newest, sums[3])
+        padded = [*(builder.load(one) for one in sums), *[zero] * max(0, vector.count - 4)]
+        while len(padded) > vector.count:
+            padded = [builder.fadd(padded[0], padded[1]), *padded[2:]]
+        totals = _reduced(builder, padded)
+        total = builder.extract_element(totals, ir.Constant(I32, 0))
+        for i in range(1, min(4, vector.count)):
+            total = builder.fadd(total, builder.extract_element(totals, ir.Constant(I32, i)))
+        return total
+
+    return signature, codegen
+
+
+@intrinsic
 def lanes_of(typingctx, array):  # type: ignore[no-untyped-def]
     """Elements of the array's dtype in one vector, a constant to the compiler."""
     signature = types.int64(array)

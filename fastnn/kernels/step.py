@@ -8,7 +8,7 @@ over rows, which saves every transpose, and the weights region adds the blocks u
 """
 
 from fastnn.kernels.activations import activation_backward, activation_forward
-from fastnn.kernels.jit import jit, jit_reordering
+from fastnn.kernels.jit import jit
 from fastnn.kernels.losses import loss_backward, output_forward
 from fastnn.kernels.optimizers import NONE, optimizer_update
 from fastnn.kernels.plan import (
@@ -20,7 +20,7 @@ from fastnn.kernels.products import (
     block_gradient, fill, layer_backward, layer_forward, mirror_tile, panel_width, round_up, rows_to_units,
     units_to_rows, weight_gradient,
 )
-from fastnn.kernels.simd import SIMD_BITS, lanes_of, view
+from fastnn.kernels.simd import SIMD_BITS, fma, lanes_of, sum_of_squares, view
 
 LINE = 64  # bytes of a cache line
 K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
@@ -160,14 +160,6 @@ def rows_region(
                     out[(position + first + r) * n_out + u] = z[u * ld + r]
 
 
-@jit_reordering
-def sum_of_squares(w):  # type: ignore[no-untyped-def]
-    total = w.dtype.type(0.0)
-    for i in range(w.size):
-        total += w[i] * w[i]
-    return total
-
-
 @jit
 def gradient_of_tile(
     plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate
@@ -218,7 +210,7 @@ def weights_region(
             if alpha != params.dtype.type(0.0):
                 squares[index] = sum_of_squares(view(params, w_at, penalised))
             for e in range(penalised):
-                whole[e] = (whole[e] + alpha * w[e]) * scale
+                whole[e] = fma(alpha, w[e], whole[e]) * scale
             for e in range(penalised, size):
                 whole[e] *= scale
             if optimizer != NONE:

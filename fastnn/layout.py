@@ -193,6 +193,9 @@ class Workspace:
         self._constant_input(capacity)
         self.scratch = empty(at[-1] * n_threads, layout.dtype)
         self.partial = empty(layout.n_params * (capacity // block) if narrow else 0, layout.dtype)
+        self.capacity = capacity
+        # Where gradients wait between the rounds of a batch larger than the capacity.
+        self.gradients = empty(layout.n_params + SLACK if n_rows > capacity else 0, layout.dtype)
         self.row_loss = empty(capacity, layout.dtype)
         self.squares = empty(len(layout.tiles), layout.dtype)
 

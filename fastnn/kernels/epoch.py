@@ -40,18 +40,16 @@ def weight_of_rows(sample_weight, order, position, n_rows):  # type: ignore[no-u
 
 
 def run(
-    mode, n_threads, n_rows, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
+    mode, n_threads, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
     X, labels, targets, sample_weight, order, params, mirror, moments, gradients, rows, scratch, partial, row_loss,
     squares, constants, result, out,
 ):  # type: ignore[no-untyped-def]
-    """Go once through `n_rows` rows. Sums of data loss and of penalty, weighted by rows, are left in `result`."""
-    result[0] = 0.0
-    result[1] = 0.0
-    for start in range(0, n_rows, batch_size):
-        n_batch = min(batch_size, n_rows - start)
+    """Go through rows [start, stop) of an epoch; add data loss and penalty, weighted by rows, to `result`."""
+    for first in range(start, stop, batch_size):
+        n_batch = min(batch_size, stop - first)
         total_weight, data_loss, penalty = 0.0, 0.0, 0.0
         if mode != FORWARD:
-            total_weight = weight_of_rows(sample_weight, order, start, n_batch)
+            total_weight = weight_of_rows(sample_weight, order, first, n_batch)
             steps += 1
             optimizer_constants(optimizer, hyper, steps, constants)
         scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
@@ -60,7 +58,7 @@ def run(
             for t in prange(n_threads):
                 rows_region(
                     t, n_threads, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight, order,
-                    start + done, n, params, mirror, rows, scratch, partial, row_loss, out,
+                    first + done, n, params, mirror, rows, scratch, partial, row_loss, out,
                 )
             if mode != FORWARD:
                 data_loss += sum_of(row_loss, n)
@@ -86,7 +84,7 @@ def driver(dtype: np.dtype[Any], parallel: bool) -> Any:
     wide = types.Array(types.float64, 1, "C")
     i, f = types.int64, types.float64
     signature = types.void(
-        i, i, i, i, i, i, f, wide, whole, tables, table, whole,
+        i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
         vector, whole, vector, vector, whole, *([vector] * 10), wide, vector,
     )
     return entry_point(run, signature, dtype, parallel)

@@ -2,8 +2,10 @@
 
 import functools
 import hashlib
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,14 +55,19 @@ def entry_point(function: Callable[..., Any], signature: Any, dtype: np.dtype[An
     Each entry has a folder of its own: Numba's cache does not tell `parallel` apart, and can cross two signatures of
     one function when two processes compile them at the same time.
     """
+    logger = logging.getLogger("fastnn")
+    note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; this machine keeps them", dtype.name])
+    note.daemon = True
     folder = cache_folder()
     previous = numba.config.CACHE_DIR
     if folder is not None:
         numba.config.CACHE_DIR = str(folder / f"{dtype.name}-{'parallel' if parallel else 'serial'}")
+    note.start()
     try:
         with event.install_listener("numba:compile", _OptimiseOnce()):
             return numba.njit(signature, parallel=parallel, cache=folder is not None, **FLAGS)(function)
     finally:
+        note.cancel()
         numba.config.CACHE_DIR = previous
 
 

@@ -1,0 +1,457 @@
+"""The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn import parallel
+from fastnn.kernels import epoch
+from fastnn.kernels.activations import ACTIVATIONS
+from fastnn.kernels.losses import OUTPUTS
+from fastnn.kernels.optimizers import Optimizer
+from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
+
+Array = npt.NDArray[Any]
+
+# Operations per step and thread below which another thread costs more than it saves, measured on two cores.
+FLOPS_PER_THREAD = 1_000_000
+# Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
+FLOPS_PER_CALL = 2e10
+
+
+class Parameters(list[Array]):
+    """The weights or the biases, one read-only array per layer; assigning an item writes it to the network."""
+
+    def __init__(self, values: list[Array], write: Callable[[int, Array], None]) -> None:
+        for value in values:
+            value.flags.writeable = False
+        super().__init__(values)
+        self._write = write
+
+    def __setitem__(self, index: SupportsIndex, value: Any) -> None:  # type: ignore[override]
+        layer = range(len(self))[index]
+        self._write(layer, value)
+        stored = np.array(value, self[layer].dtype)
+        stored.flags.writeable = False
+        super().__setitem__(layer, stored)
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+
+class MLP:
+    """A multilayer perceptron: z = a . W + b, a = f(z), from one layer to the next.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Units of every layer, inputs and outputs included; two entries make a linear model.
+    activation : {"identity", "logistic", "tanh", "relu"} or a sequence of them, default "relu"
+        Activation of all hidden layers, or one for each.
+    output : {"identity", "logistic", "softmax", "exp"}, default "softmax"
+        Output function, which decides the loss: half the squared error summed over the outputs; log-loss of each
+        output; log-loss of the classes; half the Poisson deviance.
+    dtype : {"float32", "float64"}, default "float32"
+    random_state : int, numpy.random.RandomState or None
+        Source of the initial parameters, uniform in +-sqrt(6 / (n_in + n_out)) (Glorot and Bengio, 2010; with 2 for 6
+        where the activation is logistic), drawn in scikit-learn's order.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn
+    >>> net = fastnn.MLP((2, 4, 1), activation="tanh", output="logistic", dtype="float64", random_state=0)
+    >>> net.forward(np.array([[0.0, 1.0], [1.0, 1.0]])).shape
+    (2, 1)
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str | Sequence[str] = "relu",
+        output: str = "softmax",
+        dtype: npt.DTypeLike = "float32",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.sizes = _checked_sizes(sizes)
+        self.activations = _checked_activations(activation, len(self.sizes) - 2)
+        if output not in OUTPUTS:
+            raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
+        self.output = output
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
+        self._allocate()
+        rng = random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
+        self._initialise(rng)
+
+    def _allocate(self) -> None:
+        self._layout = Layout(self.sizes, self.dtype)
+        self._params = empty(self._layout.n_params + SLACK, self.dtype)
+        self._mirror = empty(self._layout.mirror_offsets[-1] + SLACK, self.dtype)
+        self._identity = uuid.uuid4().hex
+        self._spare: dict[tuple[int, int], Workspace] = {}
+        self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
+
+    def _initialise(self, rng: np.random.RandomState) -> None:
+        activations = [*self.activations, *self.activations[-1:]] or ["identity"]
+        weights, biases = [], []
+        for (n_in, n_out), activation in zip(self._layout.pairs, activations, strict=True):
+            bound = np.sqrt((2.0 if activation == "logistic" else 6.0) / (n_in + n_out))
+            weights.append(rng.uniform(-bound, bound, (n_in, n_out)))
+            biases.append(rng.uniform(-bound, bound, n_out))
+        self._write(weights, biases)
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> list[Array]:
+        """Copies of the weights, one (n_in, n_out) array per layer; assign the list or an item of it to set them."""
+        return Parameters([self._layout.unpack(self._params, layer)[:-1] for layer in self._range], self._set_weights)
+
+    @weights.setter
+    def weights(self, values: Sequence[npt.ArrayLike]) -> None:
+        self._write(self._checked_parameters("weights", values, self._layout.pairs), list(self.biases))
+
+    @property
+    def biases(self) -> list[Array]:
+        """Copies of the biases, one (n_out,) array per layer; assign the list or an item of it to set them."""
+        return Parameters([self._layout.unpack(self._params, layer)[-1] for layer in self._range], self._set_biases)
+
+    @biases.setter
+    def biases(self, values: Sequence[npt.ArrayLike]) -> None:
+        shapes = [(n_out,) for _, n_out in self._layout.pairs]
+        self._write(list(self.weights), self._checked_parameters("biases", values, shapes))
+
+    @property
+    def _range(self) -> range:
+        return range(len(self.sizes) - 1)
+
+    def _set_weights(self, layer: int, value: Any) -> None:
+        self.weights = [value if i == layer else old for i, old in enumerate(self.weights)]
+
+    def _set_biases(self, layer: int, value: Any) -> None:
+        self.biases = [value if i == layer else old for i, old in enumerate(self.biases)]
+
+    def _checked_parameters(self, name: str, values: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+        if len(values) != len(shapes):
+            raise ValueError(f"{name} must have {len(shapes)} arrays, one per layer, got {len(values)}")
+        arrays = [np.asarray(value) for value in values]
+        for layer, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+            if array.shape != shape:
+                raise ValueError(f"{name}[{layer}] must have shape {shape}, got {array.shape}")
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"{name}[{layer}] must be real numbers, got dtype {array.dtype}")
+        return arrays
+
+    def _write(self, weights: Sequence[Array], biases: Sequence[Array]) -> None:
+        for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
+            self._layout.pack(self._params, layer, w, b)
+        self._layout.mirror(self._params, self._mirror)
+
+    # -- use ------------------------------------------------------------------------------------------------------
+
+    def forward(self, X: Array, out: Array | None = None) -> Array:
+        """Return the outputs for rows of X.
+
+        Parameters
+        ----------
+        X : array of the network's dtype, C-contiguous, shape (n, n_in), or (n_in,) for one row
+        out : array (n, n_out) of the same kind, optional
+            Where to leave the outputs.
+
+        Returns
+        -------
+        array (n, n_out), or (n_out,) for one row
+        """
+        rows = X.reshape(1, -1) if isinstance(X, np.ndarray) and X.ndim == 1 else X
+        self._check_matrix("X", rows, self.sizes[0])
+        n = len(rows)
+        if out is None:
+            out = np.empty((n, self.sizes[-1]), self.dtype)
+        else:
+            self._check_out(out, n, X.ndim)
+        if n:
+            self._run(epoch.FORWARD, rows, n, n, flat_out=out.reshape(-1))
+        return out.reshape(-1) if X.ndim == 1 else out
+
+    def loss_and_gradients(
+        self, X: Array, y: Array, sample_weight: Array | None = None, alpha: float = 0.0
+    ) -> tuple[float, list[Array], list[Array]]:
+        """Return the mean loss with its L2 penalty, and its gradients in all weights and all biases.
+
+        Parameters
+        ----------
+        X : array of the network's dtype, C-contiguous, shape (n, n_in), n at least 1
+        y : class indices (n,), or targets (n, n_out); (n,) will do for targets where there is one output
+        sample_weight : array (n,), optional
+        alpha : float >= 0, default 0
+            The loss is (sum of weight * loss + alpha / 2 * sum of squared weights) / (sum of weight).
+        """
+        self._check_rows(X)
+        gradients = empty(self._layout.n_params + SLACK, self.dtype)
+        data, penalty = self._run(
+            epoch.GRADIENTS, X, len(X), len(X), y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradients
+        )
+        whole = [self._layout.unpack(gradients, layer) for layer in self._range]
+        return data + penalty, [g[:-1].copy() for g in whole], [g[-1].copy() for g in whole]
+
+    def train_epoch(
+        self,
+        X: Array,
+        y: Array,
+        optimizer: Optimizer,
+        batch_size: int = 128,
+        order: Array | None = None,
+        alpha: float = 0.0,
+        sample_weight: Array | None = None,
+    ) -> float:
+        """Go once through the rows, one update per batch, and return the mean of the losses before each update.
+
+        Parameters
+        ----------
+        X, y, sample_weight, alpha
+            As for `loss_and_gradients`; the penalty is taken per batch.
+        optimizer : Adam or SGD
+            Keeps its moments from one call to the next; it belongs to this network from the first call on.
+        batch_size : int >= 1, default 128
+            The last batch may be shorter.
+        order : integer array, optional
+            Row indices in the order of the epoch; the rows as they lie if omitted.
+
+        Notes
+        -----
+        Ctrl-C takes effect between batches and leaves a usable network.
+        """
+        return sum(self._train_epoch(X, y, optimizer, batch_size, order, alpha, sample_weight))
+
+    def _train_epoch(
+        self,
+        X: Array,
+        y: Array,
+        optimizer: Optimizer,
+        batch_size: int,
+        order: Array | None,
+        alpha: float,
+        sample_weight: Array | None,
+    ) -> tuple[float, float]:
+        """As `train_epoch`, with the loss and the penalty apart."""
+        self._check_rows(X)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a fastnn optimizer such as fastnn.Adam(), got {optimizer!r}")
+        if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size.__index__() < 1:
+            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+        indices = self._no_rows if order is None else _checked_order(order, len(X))
+        n_rows = len(X) if order is None else len(indices)
+        self._adopt(optimizer)
+        return self._run(
+            epoch.TRAIN, X, n_rows, min(batch_size.__index__(), n_rows), y=y, sample_weight=sample_weight, alpha=alpha,
+            order=indices, optimizer=optimizer,
+        )  # fmt: skip
+
+    def _adopt(self, optimizer: Optimizer) -> None:
+        if optimizer.owner is None:
+            optimizer.owner = self._identity
+            optimizer.moments = empty(optimizer.n_moments * self._layout.n_params, self.dtype)
+        elif optimizer.owner != self._identity:
+            raise ValueError("optimizer holds the moments of another network; make a new one for this network")
+
+    def _run(
+        self,
+        mode: int,
+        X: Array,
+        n_rows: int,
+        batch_size: int,
+        *,
+        y: Any = None,
+        sample_weight: Any = None,
+        alpha: float = 0.0,
+        order: Array | None = None,
+        optimizer: Optimizer | None = None,
+        gradients: Array | None = None,
+        flat_out: Array | None = None,
+    ) -> tuple[float, float]:
+        """Run the engine over the rows; return the mean data loss and the mean penalty."""
+        nothing = self._nothing
+        labels, targets = (self._no_rows, nothing) if mode == epoch.FORWARD else self._checked_targets(y, len(X))
+        weight = nothing if sample_weight is None else self._checked_weight(sample_weight, len(X))
+        if not np.isscalar(alpha) or isinstance(alpha, str) or not 0 <= float(alpha) < np.inf:  # type: ignore[arg-type]
+            raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
+        layout = self._layout
+        flops_per_row = (2 if mode == epoch.FORWARD else 6) * sum(i * o for i, o in layout.pairs)
+        n_threads = self._threads_for(flops_per_row * batch_size, batch_size, mode)
+        call_rows = max(1, int(FLOPS_PER_CALL / (flops_per_row * batch_size))) * batch_size
+        result, constants = np.zeros(2), epoch.constants_for(self.dtype)
+        with self._workspace(batch_size, n_threads) as work, _pool(n_threads):
+            run = epoch.driver(self.dtype, n_threads > 1)
+            if gradients is None:
+                rounds = mode == epoch.TRAIN and batch_size > work.capacity
+                gradients = work.gradients if rounds else nothing
+            for start in range(0, n_rows, call_rows):
+                stop = min(n_rows, start + call_rows)
+                run(
+                    mode, n_threads, start, stop, batch_size, optimizer.code if optimizer else epoch.NONE,
+                    optimizer.steps if optimizer else 0, float(alpha), optimizer.hyper() if optimizer else result,
+                    work.plan, work.layers, layout.tiles, work.shares, _flat(X), labels, targets, weight,
+                    self._no_rows if order is None else order, self._params, self._mirror,
+                    nothing if optimizer is None else optimizer.moments, gradients, work.rows, work.scratch,
+                    work.partial, work.row_loss, work.squares, constants, result,
+                    nothing if flat_out is None else flat_out,
+                )  # fmt: skip
+                if optimizer:
+                    optimizer.steps += -(-(stop - start) // batch_size)
+        return float(result[0]) / n_rows, float(result[1]) / n_rows
+
+    def _threads_for(self, flops: float, batch_size: int, mode: int) -> int:
+        """Threads that pay off for one step, and 1 where a parallel region is not safe."""
+        allowed = parallel.get_num_threads()
+        most = max(1, int(flops / FLOPS_PER_THREAD))
+        return min(allowed, most) if min(allowed, most) > 1 and parallel.may_run_parallel() else 1
+
+    @contextlib.contextmanager
+    def _workspace(self, batch_size: int, n_threads: int) -> Iterator[Workspace]:
+        """Lend a workspace: a spare one, or a new one while another Python thread has it."""
+        key = (min(batch_size, MAX_CAPACITY) if not self._layout.is_narrow(batch_size) else batch_size, n_threads)
+        work = self._spare.pop(key, None)
+        if work is None:
+            codes = [ACTIVATIONS.index(name) for name in self.activations]
+            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), batch_size, n_threads)
+        try:
+            yield work
+        finally:
+            if len(self._spare) > 3:
+                self._spare.pop(next(iter(self._spare)), None)
+            self._spare[key] = work
+
+    # -- checks ---------------------------------------------------------------------------------------------------
+
+    def _check_rows(self, X: Array) -> None:
+        self._check_matrix("X", X, self.sizes[0])
+        if not len(X):
+            raise ValueError("X must have at least one row, got 0")
+
+    def _check_matrix(self, name: str, array: Array, n_columns: int) -> None:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}; use numpy.asarray")
+        if array.dtype != self.dtype:
+            raise TypeError(
+                f"{name} must have dtype {self.dtype}, the network's, got {array.dtype}; use {name}.astype({str(self.dtype)!r})"
+            )
+        if array.ndim != 2 or array.shape[1] != n_columns:
+            raise ValueError(f"{name} must have shape (n, {n_columns}), got {array.shape}")
+        if not array.flags.c_contiguous:
+            raise ValueError(f"{name} must be C-contiguous; use numpy.ascontiguousarray({name})")
+
+    def _check_out(self, out: Array, n: int, ndim: int) -> None:
+        expected = (self.sizes[-1],) if ndim == 1 else (n, self.sizes[-1])
+        if not isinstance(out, np.ndarray) or out.dtype != self.dtype:
+            raise TypeError(f"out must be a NumPy array of dtype {self.dtype}")
+        if out.shape != expected:
+            raise ValueError(f"out must have shape {expected}, got {out.shape}")
+        if not out.flags.c_contiguous or not out.flags.writeable:
+            raise ValueError("out must be C-contiguous and writeable")
+
+    def _checked_targets(self, y: Any, n: int) -> tuple[Array, Array]:
+        """Return class indices and targets as the kernels take them, one of them empty."""
+        n_out = self.sizes[-1]
+        y = np.asarray(y)
+        if y.dtype.kind not in "biuf":
+            raise TypeError(f"y must be class indices or real targets, got dtype {y.dtype}")
+        if y.ndim == 1 and y.dtype.kind in "biu" and n_out > 1:
+            if y.shape != (n,):
+                raise ValueError(f"y must have {n} entries, one per row of X, got {y.shape[0]}")
+            _check_range("y", y, n_out)
+            return _flat(np.ascontiguousarray(y, np.int64)), self._nothing
+        if y.shape != (n, n_out) and not (n_out == 1 and y.shape == (n,)):
+            raise ValueError(f"y must have shape ({n},) for class indices or ({n}, {n_out}) for targets, got {y.shape}")
+        if y.dtype.kind in "iu" and y.ndim == 1 and self.output in ("logistic", "softmax"):
+            _check_range("y", y, 2 if self.output == "logistic" else 1)
+        if self.output == "softmax" and y.ndim == 1 and y.dtype.kind in "biu":
+            y = np.ones(n)
+        return self._no_rows, _flat(np.ascontiguousarray(y, self.dtype))
+
+    def _checked_weight(self, sample_weight: Any, n: int) -> Array:
+        weight = np.asarray(sample_weight)
+        if weight.dtype.kind not in "biuf":
+            raise TypeError(f"sample_weight must be real numbers, got dtype {weight.dtype}")
+        if weight.shape != (n,):
+            raise ValueError(f"sample_weight must have shape ({n},), got {weight.shape}")
+        return _flat(np.ascontiguousarray(weight, self.dtype))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the network without its buffers; how they lie depends on the machine."""
+        return {
+            "sizes": self.sizes, "activations": self.activations, "output": self.output, "dtype": self.dtype.name,
+            "weights": [np.array(w) for w in self.weights], "biases": [np.array(b) for b in self.biases],
+            "identity": self._identity,
+        }  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.sizes, self.activations, self.output = state["sizes"], state["activations"], state["output"]
+        self.dtype = np.dtype(state["dtype"])
+        self._allocate()
+        self._write(state["weights"], state["biases"])
+        self._identity = state["identity"]
+
+    def __repr__(self) -> str:
+        return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
+
+
+@contextlib.contextmanager
+def _pool(n_threads: int) -> Iterator[None]:
+    if n_threads == 1:
+        yield
+    else:
+        with parallel.numba_threads(n_threads):
+            yield
+
+
+class _Alias:
+    """The memory of a read-only array, for kernels that only read it but are compiled for writeable ones."""
+
+    def __init__(self, array: Array) -> None:
+        interface = array.__array_interface__
+        self.array = array
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+
+
+def _flat(array: Array) -> Array:
+    """Return a C-contiguous array as the flat, writeable array the kernels are compiled for, without a copy."""
+    return (array if array.flags.writeable else np.asarray(_Alias(array))).reshape(-1)
+
+
+def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__len__") or len(sizes) < 2:
+        raise ValueError(f"sizes must list at least the inputs and the outputs, got {sizes!r}")
+    for size in sizes:
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size.__index__() < 1:
+            raise ValueError(f"sizes must be integers of at least 1, got {sizes!r}")
+    return tuple(size.__index__() for size in sizes)
+
+
+def _checked_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
+    names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
+    for name in {activation} if isinstance(activation, str) else set(names):
+        if name not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
+    if len(names) != n_hidden:
+        raise ValueError(f"activation must name one activation, or one for each of {n_hidden} hidden layers, got {activation!r}")
+    return names
+
+
+def _checked_order(order: Any, n: int) -> Array:
+    indices = np.asarray(order)
+    if indices.ndim != 1 or indices.size == 0:
+        raise ValueError(f"order must list at least one row index, got shape {indices.shape}")
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"order must be integers, got dtype {indices.dtype}")
+    _check_range("order", indices, n)
+    return _flat(np.ascontiguousarray(indices, np.int64))
+
+
+def _check_range(name: str, values: Array, bound: int) -> None:
+    if values.size and (values.min() < 0 or values.max() >= bound):
+        raise ValueError(f"{name} must lie in [0, {bound}), got values from {values.min()} to {values.max()}")

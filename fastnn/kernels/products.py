@@ -13,7 +13,7 @@ from fastnn.kernels.plan import (
     DELTA_ROWS, INPUT_ROWS, INPUT_UNITS, MIRROR, N_IN, N_OUT, OUTPUT_UNITS, TILE_IN, TILE_IN_WIDTH, TILE_OUT,
     TILE_OUT_WIDTH, WEIGHTS,
 )
-from fastnn.kernels.simd import PANEL_VECTORS, block_height, dot_block, lanes_of, micro_kernel, transpose_block, view
+from fastnn.kernels.simd import LINE, PANEL_VECTORS, block_height, dot_block, elements_of, lanes_of, micro_kernel, transpose_block, view
 
 DOT_IN = 4
 
@@ -31,28 +31,42 @@ def panel_width(left, lanes):  # type: ignore[no-untyped-def]
 
 
 @jit
-def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate):  # type: ignore[no-untyped-def]
-    """C[m, width] (+)= sum over k of A[k, m] B[k, width], in register blocks."""
+def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, ahead, ahead_at, ahead_stop):  # type: ignore[no-untyped-def]
+    """C[m, width] (+)= sum over k of A[k, m] B[k, width], in register blocks.
+
+    Meanwhile ahead[ahead_at : ahead_stop] is asked for, as far as k m allows; an empty range asks for nothing new.
+    """
     vectors = width // lanes_of(c)
     first = 0
     while first < m:
         height = block_height(m - first, vectors)
-        micro_kernel(c, c_at + first * ldc, ldc, a, a_at + first, lda, b, b_at, ldb, k, height, vectors, accumulate)
+        if ahead_at < ahead_stop:
+            micro_kernel(c, c_at + first * ldc, ldc, a, a_at + first, lda, b, b_at, ldb, k, height, vectors, accumulate,
+                         ahead, ahead_at)
+            ahead_at += k * elements_of(LINE, c)
+        else:
+            micro_kernel(c, c_at + first * ldc, ldc, a, a_at + first, lda, b, b_at, ldb, k, height, vectors, accumulate,
+                         b, b_at)
         first += height
 
 
 @jit
 def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):  # type: ignore[no-untyped-def]
-    """C[m, width] = sum over k of A[k, m] B[k, width]: A in panels of `slow` rows over `fast` units, B, C by unit."""
+    """C[m, width] = sum over k of A[k, m] B[k, width]: A in panels of `slow` rows over `fast` units, B, C by unit.
+
+    While one panel of A is at work the next one is on its way: it may lie in L3, or in another core's cache.
+    """
     lanes = lanes_of(c)
     unit = 0
     while unit < m:
         panel = panel_width(fast - unit, lanes)
-        row = 0
+        following, row = a_at + (unit + panel) * slow, 0
+        ahead_stop = following + panel_width(fast - unit - panel, lanes) * slow if unit + panel < m else following
         while row < width:
             part = panel_width(width - row, lanes)
             multiply(c, c_at + unit * ld + row, ld, a, a_at + unit * slow, panel, b, b_at + row, ld,
-                     k, min(panel, m - unit), part, False)
+                     k, min(panel, m - unit), part, False, a, following, ahead_stop)
+            ahead_stop = following
             row += part
         unit += panel
 
@@ -73,13 +87,24 @@ def layer_backward(layer, scratch, da_at, dz_at, mirror, ld, width):  # type: ig
 
 
 @jit
-def weight_gradient(c, c_at, layer, tile, rows, capacity, first, n_rows, accumulate):  # type: ignore[no-untyped-def]
-    """Tile (+)= A . dZ over rows [first, first + n_rows), both by row; C lies as W does."""
+def weight_gradient(c, c_at, layer, tile, rows, capacity, first, n_rows, accumulate, params, moments, w_at, n_params):  # type: ignore[no-untyped-def]
+    """Tile (+)= A . dZ over rows [first, first + n_rows), both by row; C lies as W does.
+
+    In parts of one vector of inputs; meanwhile the tile's parameters and its moments arrive for the update.
+    """
+    lanes = lanes_of(c)
     unit_in, width_in, width_out = tile[TILE_IN], tile[TILE_IN_WIDTH], tile[TILE_OUT_WIDTH]
     a_at = layer[INPUT_ROWS] + unit_in * capacity + first * width_in
     dz_at = layer[DELTA_ROWS] + tile[TILE_OUT] * capacity + first * width_out
     m = min(width_in, layer[N_IN] + 1 - unit_in)
-    multiply(c, c_at, width_out, rows, a_at, width_in, rows, dz_at, width_out, n_rows, m, width_out, accumulate)
+    for part in range(0, m, lanes):
+        size = m * width_out
+        turn = part // lanes
+        ahead, ahead_at = (params, w_at) if turn == 0 else (moments, (turn - 1) * n_params + w_at)
+        if ahead_at + size > ahead.size:
+            size = 0
+        multiply(c, c_at + part * width_out, width_out, rows, a_at + part, width_in, rows, dz_at, width_out, n_rows,
+                 min(lanes, m - part), width_out, accumulate, ahead, ahead_at, ahead_at + size)
 
 
 @jit

@@ -18,6 +18,7 @@ from numba.np import arrayobj
 
 from fastnn.kernels.jit import jit
 
+LINE = 64  # bytes of a cache line
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
@@ -95,9 +96,16 @@ def _fma(builder: Any, vector: Any) -> Any:
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
 
 
+def _prefetch(builder: Any, pointer: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    arguments = [ir.Constant(I32, value) for value in (0, 2, 1)]  # to read, into L2, data
+    builder.call(function, [builder.bitcast(pointer, cgutils.voidptr_t), *arguments])
+
+
 def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
     """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors], every accumulator in a register."""
-    c, ldc, a, lda, b, ldb, k, accumulate = function.args
+    c, ldc, a, lda, b, ldb, k, accumulate, ahead = function.args
     count = vector.count
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     fma = _fma(builder, vector)
@@ -117,9 +125,9 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
 
     builder.position_at_end(loop)
     step = builder.phi(I64)
-    a_k, b_k = builder.phi(a.type), builder.phi(b.type)
+    a_k, b_k, ahead_k = builder.phi(a.type), builder.phi(b.type), builder.phi(ahead.type)
     sums = [builder.phi(vector) for _ in cells]
-    for phi, first in [(step, ir.Constant(I64, 0)), (a_k, a), (b_k, b)]:
+    for phi, first in [(step, ir.Constant(I64, 0)), (a_k, a), (b_k, b), (ahead_k, ahead)]:
         phi.add_incoming(first, entry)
         phi.add_incoming(first, loading)
     for phi, value in zip(sums, loaded, strict=True):
@@ -130,8 +138,11 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
     for i in range(m):
         scalar = _broadcast(builder, builder.load(builder.gep(a_k, [ir.Constant(I64, i)])), vector)
         results += [builder.call(fma, [scalar, columns[j], sums[i * v + j]]) for j in range(v)]
+    _prefetch(builder, ahead_k)
     following = builder.add(step, ir.Constant(I64, 1))
-    for phi, value in [(step, following), (a_k, builder.gep(a_k, [lda])), (b_k, builder.gep(b_k, [ldb]))]:
+    line = builder.gep(ahead_k, [ir.Constant(I64, count * LINE * 8 // SIMD_BITS)])
+    pairs = [(a_k, builder.gep(a_k, [lda])), (b_k, builder.gep(b_k, [ldb])), (ahead_k, line)]
+    for phi, value in [(step, following), *pairs]:
         phi.add_incoming(value, loop)
     for phi, value in zip(sums, results, strict=True):
         phi.add_incoming(value, loop)
@@ -144,19 +155,24 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
 
 
 @intrinsic
-def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate):  # type: ignore[no-untyped-def]
-    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m one of HEIGHTS, v up to 3, k at least 1."""
+def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at):  # type: ignore[no-untyped-def]
+    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m one of HEIGHTS, v up to 3, k at least 1.
+
+    Each k also asks for one cache line of `ahead`, from `ahead_at` on: what a later call will want from L3 or from
+    another core arrives meanwhile, where a burst of requests would fill the miss buffers and stall the loads.
+    """
     index = types.int64
-    signature = types.void(c, index, index, a, index, index, b, index, index, index, index, index, types.boolean)
+    signature = types.void(c, index, index, a, index, index, b, index, index, index, index, index, types.boolean,
+                           ahead, index)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate = args
+        c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at = args
         element = context.get_data_type(signature.args[0].dtype)
         vector = _vector_type(element)
         pointer = element.as_pointer()
-        kernel_type = ir.FunctionType(ir.VoidType(), [pointer, I64, pointer, I64, pointer, I64, I64, I1])
-        c, a, b = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6))
-        call = [c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1)]
+        kernel_type = ir.FunctionType(ir.VoidType(), [pointer, I64, pointer, I64, pointer, I64, I64, I1, pointer])
+        c, a, b, ahead = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6, 13))
+        call = [c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1), ahead]
         end = builder.append_basic_block("micro_kernel_end")
         which = builder.add(builder.mul(m, ir.Constant(I64, 4)), v)
         switch = builder.switch(which, end)
@@ -269,15 +285,27 @@ def view(typingctx, array, offset, size):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def copy(typingctx, target, target_at, source, source_at, size):  # type: ignore[no-untyped-def]
+    """target[target_at : target_at + size] = source[source_at : source_at + size]."""
+    signature = types.void(target, types.int64, source, types.int64, types.int64)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        to = _pointer(context, builder, signature.args[0], args[0], args[1])
+        start = _pointer(context, builder, signature.args[2], args[2], args[3])
+        itemsize = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        cgutils.raw_memcpy(builder, to, start, args[4], itemsize)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def prefetch(typingctx, array, offset):  # type: ignore[no-untyped-def]
     """Ask for the cache line of array[offset], which may lie beyond the array: a hint, never a fault."""
     signature = types.void(array, types.int64)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        byte = builder.bitcast(_pointer(context, builder, signature.args[0], args[0], args[1]), cgutils.voidptr_t)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, I32, I32, I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [byte, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
+        _prefetch(builder, _pointer(context, builder, signature.args[0], args[0], args[1]))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -408,3 +436,9 @@ def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):  # t
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@jit
+def elements_of(n_bytes, array):  # type: ignore[no-untyped-def]
+    """Elements of the array's dtype in `n_bytes` bytes, a constant to the compiler."""
+    return n_bytes * 8 * lanes_of(array) // SIMD_BITS

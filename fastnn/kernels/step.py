@@ -20,9 +20,9 @@ from fastnn.kernels.products import (
     block_gradient, fill, layer_backward, layer_forward, mirror_tile, panel_width, round_up, rows_to_units,
     units_to_rows, weight_gradient,
 )
-from fastnn.kernels.simd import SIMD_BITS, fma, lanes_of, sum_of_squares, view
+from fastnn.kernels.simd import LINE, copy, elements_of, fma, lanes_of, prefetch, sum_of_squares, view
 
-LINE = 64  # bytes of a cache line
+GATHER_AHEAD = 4  # rows asked for before their turn: rows of an epoch lie anywhere in memory
 K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
 
 
@@ -42,23 +42,21 @@ def leading_dimension(width, line):  # type: ignore[no-untyped-def]
 def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_in, padded):  # type: ignore[no-untyped-def]
     """Copy rows of X into by-row panels; rows of padding become 0. The last unit, always 1, is left as it is."""
     lanes = lanes_of(rows)
-    panel = 0
-    while panel < n_in:
-        width = panel_width(n_in + 1 - panel, lanes)
-        used = min(width, n_in - panel)
-        for r in range(n_rows):
-            source = view(X, row_of(order, position + r) * n_in + panel, used)
-            target = view(rows, rows_at + panel * capacity + (first + r) * width, width)
-            if used == width:
-                for v in range(0, width, lanes):
-                    for i in range(lanes):
-                        target[v + i] = source[v + i]
+    line = elements_of(LINE, rows)
+    for r in range(padded):
+        if r + GATHER_AHEAD < n_rows:
+            ahead = row_of(order, position + r + GATHER_AHEAD) * n_in
+            for i in range(0, n_in, line):
+                prefetch(X, ahead + i)
+        panel = 0
+        while panel < n_in:
+            width = panel_width(n_in + 1 - panel, lanes)
+            target, used = rows_at + panel * capacity + (first + r) * width, min(width, n_in - panel)
+            if r < n_rows:
+                copy(rows, target, X, row_of(order, position + r) * n_in + panel, used)
             else:
-                for i in range(used):
-                    target[i] = source[i]
-        for r in range(n_rows, padded):
-            fill(rows, rows_at + panel * capacity + (first + r) * width, used, rows.dtype.type(0.0))
-        panel += width
+                fill(rows, target, used, rows.dtype.type(0.0))
+            panel += width
 
 
 @jit
@@ -132,7 +130,7 @@ def rows_region(
     n_layers = layers.shape[0]
     n_in, n_out = layers[0, N_IN], layers[n_layers - 1, N_OUT]
     lanes, base, capacity = lanes_of(scratch), thread * plan[SCRATCH], plan[CAPACITY]
-    line = max(lanes, LINE * lanes * 8 // SIMD_BITS)
+    line = max(lanes, elements_of(LINE, scratch))
     low, high = slice_of(thread, n_threads, n_rows, plan[BLOCK_ROWS] if plan[NARROW] else line)
     for first in range(low, high, plan[BLOCK_ROWS]):
         n = min(plan[BLOCK_ROWS], high - first)
@@ -162,7 +160,7 @@ def rows_region(
 
 @jit
 def gradient_of_tile(
-    plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate
+    plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate, params, moments, w_at
 ):  # type: ignore[no-untyped-def]
     """Gradient of one tile, summed over the rows held: by products, or from the sums that narrow blocks left."""
     if plan[NARROW]:
@@ -179,7 +177,7 @@ def gradient_of_tile(
     else:
         for k in range(0, n_rows, K_BLOCK):
             weight_gradient(g, g_at, layer, tile, rows, plan[CAPACITY], k, min(K_BLOCK, n_rows - k),
-                            accumulate or k > 0)
+                            accumulate or k > 0, params, moments, w_at, plan[N_PARAMS])
 
 
 @jit
@@ -202,7 +200,7 @@ def weights_region(
         w_at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * width_out
         n_units = min(tile[TILE_IN_WIDTH], n_in - tile[TILE_IN])
         g, g_at = (gradients, w_at) if gradients.size > 0 else (scratch, thread * plan[SCRATCH] + plan[TILE])
-        gradient_of_tile(plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate)
+        gradient_of_tile(plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate, params, moments, w_at)
         if last:
             biases = 1 if tile[TILE_IN] + n_units == n_in else 0
             penalised, size = (n_units - biases) * width_out, n_units * width_out

@@ -47,38 +47,43 @@ def logistic_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
 
 
 @jit
-def softmax_output(z, n):  # type: ignore[no-untyped-def]
-    largest = z.dtype.type(0.0)
-    one = z.dtype.type(1.0)
-    n_units = z.size // n
+def row_maximum(z, largest):  # type: ignore[no-untyped-def]
+    n = largest.size
     for i in range(n):
-        largest = z[i]
-        for u in range(1, n_units):
-            largest = z[u * n + i] if z[u * n + i] > largest else largest
-        total = z.dtype.type(0.0)
-        for u in range(n_units):
-            z[u * n + i] = exp(z[u * n + i] - largest)
-            total += z[u * n + i]
-        scale = one / total
-        for u in range(n_units):
-            z[u * n + i] *= scale
+        largest[i] = z[i]
+    for u in range(1, z.size // n):
+        z_u = view(z, u * n, n)
+        for i in range(n):
+            largest[i] = z_u[i] if z_u[i] > largest[i] else largest[i]
+
+
+@jit
+def softmax_output(z, n, work):  # type: ignore[no-untyped-def]
+    largest, total = view(work, 0, n), view(work, n, n)
+    row_maximum(z, largest)
+    for i in range(n):
+        total[i] = z.dtype.type(0.0)
+    for u in range(z.size // n):
+        z_u = view(z, u * n, n)
+        for i in range(n):
+            z_u[i] = exp(z_u[i] - largest[i])
+            total[i] += z_u[i]
+    for u in range(z.size // n):
+        z_u = view(z, u * n, n)
+        for i in range(n):
+            z_u[i] /= total[i]
 
 
 @jit
 def softmax_loss(dz, t, weight, loss, work):  # type: ignore[no-untyped-def]
     """E = sum over outputs of t (log(sum of exp(z)) - z); the gradient is p sum(t) - t, for p = softmax(z)."""
-    n, zero, one = loss.size, dz.dtype.type(0.0), dz.dtype.type(1.0)
-    n_units = dz.size // n
+    n, zero = loss.size, dz.dtype.type(0.0)
     largest, total, mass = view(work, 0, n), view(work, n, n), view(work, 2 * n, n)
+    row_maximum(dz, largest)
     for i in range(n):
-        largest[i] = dz[i]
         total[i] = zero
         mass[i] = zero
-    for u in range(1, n_units):
-        dz_u = view(dz, u * n, n)
-        for i in range(n):
-            largest[i] = dz_u[i] if dz_u[i] > largest[i] else largest[i]
-    for u in range(n_units):
+    for u in range(dz.size // n):
         dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
         for i in range(n):
             shifted = dz_u[i] - largest[i]
@@ -90,7 +95,7 @@ def softmax_loss(dz, t, weight, loss, work):  # type: ignore[no-untyped-def]
     for i in range(n):
         loss[i] += weight[i] * mass[i] * log(total[i])
         total[i] = mass[i] / total[i]
-    for u in range(n_units):
+    for u in range(dz.size // n):
         dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
         for i in range(n):
             dz_u[i] = weight[i] * (dz_u[i] * total[i] - t_u[i])
@@ -122,11 +127,12 @@ def exp_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
 
 
 @jit
-def output_forward(code, z, n):  # type: ignore[no-untyped-def]
+def output_forward(code, z, n, work):  # type: ignore[no-untyped-def]
+    """Turn pre-activations into outputs in place; `work` has room for two rows."""
     if code == LOGISTIC:
         logistic_output(z)
     elif code == SOFTMAX:
-        softmax_output(z, n)
+        softmax_output(z, n, work)
     elif code == EXP:
         exp_output(z)
 

@@ -152,7 +152,7 @@ def rows_region(
                 row_loss[first + r] = loss[r]
             backward_block(plan, layers, scratch, rows, mirror, partial, base, first, width, ld)
         else:
-            output_forward(plan[OUTPUT], z, ld)
+            output_forward(plan[OUTPUT], z, ld, view(scratch, base + plan[WORK], 2 * ld))
             for r in range(n):
                 for u in range(n_out):
                     out[(position + first + r) * n_out + u] = z[u * ld + r]

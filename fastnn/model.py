@@ -86,7 +86,8 @@ class MLP:
             raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
         self._allocate()
         rng = random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
-        self._initialise(rng)
+        last = activation if isinstance(activation, str) else (self.activations or ("identity",))[-1]
+        self._initialise(rng, last)
 
     def _allocate(self) -> None:
         self._layout = Layout(self.sizes, self.dtype)
@@ -96,8 +97,9 @@ class MLP:
         self._spare: dict[tuple[int, int], Workspace] = {}
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
 
-    def _initialise(self, rng: np.random.RandomState) -> None:
-        activations = [*self.activations, *self.activations[-1:]] or ["identity"]
+    def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
+        """Draw the parameters; the last layer, which has no activation, goes by the activation named last."""
+        activations = [*self.activations, last_activation]
         weights, biases = [], []
         for (n_in, n_out), activation in zip(self._layout.pairs, activations, strict=True):
             bound = np.sqrt((2.0 if activation == "logistic" else 6.0) / (n_in + n_out))
@@ -278,7 +280,7 @@ class MLP:
         nothing = self._nothing
         labels, targets = (self._no_rows, nothing) if mode == epoch.FORWARD else self._checked_targets(y, len(X))
         weight = nothing if sample_weight is None else self._checked_weight(sample_weight, len(X))
-        if not np.isscalar(alpha) or isinstance(alpha, str) or not 0 <= float(alpha) < np.inf:  # type: ignore[arg-type]
+        if not np.isscalar(alpha) or isinstance(alpha, str) or not 0 <= float(alpha) < np.inf:
             raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
         layout = self._layout
         flops_per_row = (2 if mode == epoch.FORWARD else 6) * sum(i * o for i, o in layout.pairs)
@@ -338,7 +340,8 @@ class MLP:
             raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}; use numpy.asarray")
         if array.dtype != self.dtype:
             raise TypeError(
-                f"{name} must have dtype {self.dtype}, the network's, got {array.dtype}; use {name}.astype({str(self.dtype)!r})"
+                f"{name} must have the network's dtype, {self.dtype}, got {array.dtype}; "
+                f"use {name}.astype({self.dtype.name!r})"
             )
         if array.ndim != 2 or array.shape[1] != n_columns:
             raise ValueError(f"{name} must have shape (n, {n_columns}), got {array.shape}")
@@ -438,7 +441,9 @@ def _checked_activations(activation: str | Sequence[str], n_hidden: int) -> tupl
         if name not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
     if len(names) != n_hidden:
-        raise ValueError(f"activation must name one activation, or one for each of {n_hidden} hidden layers, got {activation!r}")
+        raise ValueError(
+            f"activation must name one activation, or one for each of {n_hidden} hidden layers, got {activation!r}"
+        )
     return names
 
 

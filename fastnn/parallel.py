@@ -120,15 +120,15 @@ def threading_layer() -> str:
     """Return the threading layer that Numba uses; runs an empty parallel region if none has run yet."""
     load_tbb()
     try:
-        return numba.threading_layer()
+        return str(numba.threading_layer())
     except ValueError:
         _empty_region()()
-        return numba.threading_layer()
+        return str(numba.threading_layer())
 
 
 @functools.cache
 def _empty_region() -> Callable[[], None]:
-    @numba.njit(parallel=True)
+    @numba.njit(parallel=True)  # type: ignore[untyped-decorator]
     def region() -> None:
         for _ in numba.prange(2):
             pass

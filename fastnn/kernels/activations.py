@@ -12,47 +12,47 @@ IDENTITY, LOGISTIC, TANH, RELU = range(len(ACTIVATIONS))
 
 
 @jit
-def logistic_forward(z):  # type: ignore[no-untyped-def]
+def logistic_forward(z):
     for i in range(z.size):
         z[i] = logistic(z[i])
 
 
 @jit
-def logistic_backward(dz, a):  # type: ignore[no-untyped-def]
+def logistic_backward(dz, a):
     one = a.dtype.type(1.0)
     for i in range(dz.size):
         dz[i] *= a[i] * (one - a[i])
 
 
 @jit
-def tanh_forward(z):  # type: ignore[no-untyped-def]
+def tanh_forward(z):
     for i in range(z.size):
         z[i] = tanh(z[i])
 
 
 @jit
-def tanh_backward(dz, a):  # type: ignore[no-untyped-def]
+def tanh_backward(dz, a):
     one = a.dtype.type(1.0)
     for i in range(dz.size):
         dz[i] *= one - a[i] * a[i]
 
 
 @jit
-def relu_forward(z):  # type: ignore[no-untyped-def]
+def relu_forward(z):
     zero = z.dtype.type(0.0)
     for i in range(z.size):
         z[i] = zero if z[i] < zero else z[i]  # NaN stays NaN
 
 
 @jit
-def relu_backward(dz, a):  # type: ignore[no-untyped-def]
+def relu_backward(dz, a):
     zero = a.dtype.type(0.0)
     for i in range(dz.size):
         dz[i] = zero if a[i] == zero else dz[i]
 
 
 @jit
-def activation_forward(code, z):  # type: ignore[no-untyped-def]
+def activation_forward(code, z):
     if code == RELU:
         relu_forward(z)
     elif code == TANH:
@@ -62,7 +62,7 @@ def activation_forward(code, z):  # type: ignore[no-untyped-def]
 
 
 @jit
-def activation_backward(code, dz, a):  # type: ignore[no-untyped-def]
+def activation_backward(code, dz, a):
     if code == RELU:
         relu_backward(dz, a)
     elif code == TANH:

@@ -150,7 +150,7 @@ def _choose_power(n: Any) -> Any:
 
 
 @jit
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     r, n = _reduce(_exp_range(x))
     p = fma(r * r, _exp_tail(r), r) + type(x)(1.0)
     integer = type(n)  # Numba widens the results of integer arithmetic
@@ -160,7 +160,7 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def expm1(x):  # type: ignore[no-untyped-def]
+def expm1(x):
     """exp(x) - 1, exact where x is small; for |x| below 80 (float32) or 700 (float64)."""
     r, n = _reduce(x)
     scale = _power_of_two(n)
@@ -168,7 +168,7 @@ def expm1(x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def tanh(x):  # type: ignore[no-untyped-def]
+def tanh(x):
     """Tanh x = e / (e + 2) with e = expm1(2 x); from |x| = 20 on it is 1 in either dtype."""
     T = type(x)
     x = T(20.0) if x > T(20.0) else x
@@ -178,7 +178,7 @@ def tanh(x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def logistic(x):  # type: ignore[no-untyped-def]
+def logistic(x):
     """1 / (1 + exp(-x)), with exp only of negative numbers: no overflow, and the small tail keeps its digits."""
     T = type(x)
     e = exp(-x if x > T(0.0) else x)
@@ -187,7 +187,7 @@ def logistic(x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def log(x):  # type: ignore[no-untyped-def]
+def log(x):
     T = type(x)
     n, f = _log_parts(x)
     half = T(0.5) * f * f
@@ -200,7 +200,7 @@ def log(x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def log1p(x):  # type: ignore[no-untyped-def]
+def log1p(x):
     """log(1 + x) for x in [0, inf): the logarithm of the rounded sum, corrected by what rounding lost."""
     T = type(x)
     u = T(1.0) + x

@@ -16,7 +16,7 @@ FORWARD, GRADIENTS, TRAIN = range(3)
 
 
 @jit
-def sum_of(values, n):  # type: ignore[no-untyped-def]
+def sum_of(values, n):
     """Sum in float64, in four sums that take turns."""
     a, b, c, d = 0.0, 0.0, 0.0, 0.0
     for i in range(n // 4):
@@ -30,7 +30,7 @@ def sum_of(values, n):  # type: ignore[no-untyped-def]
 
 
 @jit
-def weight_of_rows(sample_weight, order, position, n_rows):  # type: ignore[no-untyped-def]
+def weight_of_rows(sample_weight, order, position, n_rows):
     if sample_weight.size == 0:
         return np.float64(n_rows)
     total = 0.0
@@ -43,7 +43,7 @@ def run(
     mode, n_threads, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
     X, labels, targets, sample_weight, order, params, mirror, moments, gradients, rows, scratch, partial, row_loss,
     squares, constants, result, out,
-):  # type: ignore[no-untyped-def]
+):
     """Go through rows [start, stop) of an epoch; add data loss and penalty, weighted by rows, to `result`."""
     for first in range(start, stop, batch_size):
         n_batch = min(batch_size, stop - first)

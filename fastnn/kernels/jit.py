@@ -28,7 +28,7 @@ Decorator = Callable[[Callable[..., Any]], Any]
 jit: Decorator = numba.njit(**INTERNAL)
 
 
-class _OptimiseOnce(event.Listener):
+class _OptimiseOnce(event.Listener):  # type: ignore[misc]
     """Leave what an entry point calls to be optimised with it.
 
     Numba optimises every function by itself and again in each caller; six levels down that was half the compile

@@ -15,7 +15,7 @@ IDENTITY, LOGISTIC, SOFTMAX, EXP = range(len(OUTPUTS))
 
 
 @jit
-def identity_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
+def identity_loss(dz, t, weight, loss):
     """E = 1/2 sum over outputs of (z - t)^2."""
     n, half = loss.size, dz.dtype.type(0.5)
     for u in range(dz.size // n):
@@ -27,13 +27,13 @@ def identity_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
 
 
 @jit
-def logistic_output(z):  # type: ignore[no-untyped-def]
+def logistic_output(z):
     for i in range(z.size):
         z[i] = logistic(z[i])
 
 
 @jit
-def logistic_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
+def logistic_loss(dz, t, weight, loss):
     """E = sum over outputs of log(1 + exp(z)) - t z, as max(z, 0) - t z + log(1 + exp(-|z|))."""
     n, zero = loss.size, dz.dtype.type(0.0)
     for u in range(dz.size // n):
@@ -47,7 +47,7 @@ def logistic_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
 
 
 @jit
-def row_maximum(z, largest):  # type: ignore[no-untyped-def]
+def row_maximum(z, largest):
     n = largest.size
     for i in range(n):
         largest[i] = z[i]
@@ -58,7 +58,7 @@ def row_maximum(z, largest):  # type: ignore[no-untyped-def]
 
 
 @jit
-def softmax_output(z, n, work):  # type: ignore[no-untyped-def]
+def softmax_output(z, n, work):
     largest, total = view(work, 0, n), view(work, n, n)
     row_maximum(z, largest)
     for i in range(n):
@@ -75,7 +75,7 @@ def softmax_output(z, n, work):  # type: ignore[no-untyped-def]
 
 
 @jit
-def softmax_loss(dz, t, weight, loss, work):  # type: ignore[no-untyped-def]
+def softmax_loss(dz, t, weight, loss, work):
     """E = sum over outputs of t (log(sum of exp(z)) - z); the gradient is p sum(t) - t, for p = softmax(z)."""
     n, zero = loss.size, dz.dtype.type(0.0)
     largest, total, mass = view(work, 0, n), view(work, n, n), view(work, 2 * n, n)
@@ -102,13 +102,13 @@ def softmax_loss(dz, t, weight, loss, work):  # type: ignore[no-untyped-def]
 
 
 @jit
-def exp_output(z):  # type: ignore[no-untyped-def]
+def exp_output(z):
     for i in range(z.size):
         z[i] = exp(z[i])
 
 
 @jit
-def exp_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
+def exp_loss(dz, t, weight, loss):
     """E = sum over outputs of t log(t / p) - t + p for p = exp(z), half the Poisson deviance.
 
     p saturates at exp(80), far beyond any prediction of use, so that one wild row does not make the rest NaN.
@@ -127,7 +127,7 @@ def exp_loss(dz, t, weight, loss):  # type: ignore[no-untyped-def]
 
 
 @jit
-def output_forward(code, z, n, work):  # type: ignore[no-untyped-def]
+def output_forward(code, z, n, work):
     """Turn pre-activations into outputs in place; `work` has room for two rows."""
     if code == LOGISTIC:
         logistic_output(z)
@@ -138,7 +138,7 @@ def output_forward(code, z, n, work):  # type: ignore[no-untyped-def]
 
 
 @jit
-def loss_backward(code, dz, t, weight, loss, work):  # type: ignore[no-untyped-def]
+def loss_backward(code, dz, t, weight, loss, work):
     """Leave weight * dE/dz in `dz` and weight * E of each row in `loss`; `work` has room for three rows."""
     for i in range(loss.size):
         loss[i] = loss.dtype.type(0.0)

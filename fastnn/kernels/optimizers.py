@@ -91,14 +91,14 @@ class Adam(Optimizer):
 
 
 @jit
-def sgd_constants(hyper, step, constants):  # type: ignore[no-untyped-def]
+def sgd_constants(hyper, step, constants):
     for i in range(3):
         constants[i] = hyper[i]
 
 
 @jit
-def sgd_update(w, g, m, constants):  # type: ignore[no-untyped-def]
-    """m = momentum m - lr g;  w += m, or with Nesterov w += momentum m - lr g."""
+def sgd_update(w, g, m, constants):
+    """M = momentum m - lr g;  w += m, or with Nesterov w += momentum m - lr g."""
     lr, momentum = constants[0], constants[1]
     if constants[2] != 0:
         for i in range(w.size):
@@ -112,7 +112,7 @@ def sgd_update(w, g, m, constants):  # type: ignore[no-untyped-def]
 
 
 @jit
-def adam_constants(hyper, step, constants):  # type: ignore[no-untyped-def]
+def adam_constants(hyper, step, constants):
     lr, beta_1, beta_2 = hyper[0], hyper[1], hyper[2]
     constants[0] = beta_1
     constants[1] = 1.0 - beta_1
@@ -123,8 +123,8 @@ def adam_constants(hyper, step, constants):  # type: ignore[no-untyped-def]
 
 
 @jit
-def adam_update(w, g, m, v, constants):  # type: ignore[no-untyped-def]
-    """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr_t m / (sqrt(v) + epsilon)."""
+def adam_update(w, g, m, v, constants):
+    """M = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= lr_t m / (sqrt(v) + epsilon)."""
     beta_1, rest_1, beta_2, rest_2 = constants[0], constants[1], constants[2], constants[3]
     lr, epsilon = constants[4], constants[5]
     for i in range(w.size):
@@ -134,7 +134,7 @@ def adam_update(w, g, m, v, constants):  # type: ignore[no-untyped-def]
 
 
 @jit
-def optimizer_constants(code, hyper, step, constants):  # type: ignore[no-untyped-def]
+def optimizer_constants(code, hyper, step, constants):
     if code == ADAM_RULE:
         adam_constants(hyper, step, constants)
     elif code == SGD_RULE:
@@ -142,7 +142,7 @@ def optimizer_constants(code, hyper, step, constants):  # type: ignore[no-untype
 
 
 @jit
-def optimizer_update(code, w, g, m, v, constants):  # type: ignore[no-untyped-def]
+def optimizer_update(code, w, g, m, v, constants):
     if code == ADAM_RULE:
         adam_update(w, g, m, v, constants)
     elif code == SGD_RULE:

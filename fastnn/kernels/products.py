@@ -10,28 +10,48 @@ The bias is the last row of W, met by a last input unit that is always 1.
 
 from fastnn.kernels.jit import jit
 from fastnn.kernels.plan import (
-    DELTA_ROWS, INPUT_ROWS, INPUT_UNITS, MIRROR, N_IN, N_OUT, OUTPUT_UNITS, TILE_IN, TILE_IN_WIDTH, TILE_OUT,
-    TILE_OUT_WIDTH, WEIGHTS,
+    DELTA_ROWS,
+    INPUT_ROWS,
+    INPUT_UNITS,
+    MIRROR,
+    N_IN,
+    N_OUT,
+    OUTPUT_UNITS,
+    TILE_IN,
+    TILE_IN_WIDTH,
+    TILE_OUT,
+    TILE_OUT_WIDTH,
+    WEIGHTS,
 )
-from fastnn.kernels.simd import LINE, PANEL_VECTORS, block_height, dot_block, elements_of, lanes_of, micro_kernel, transpose_block, view
+from fastnn.kernels.simd import (
+    LINE,
+    PANEL_VECTORS,
+    block_height,
+    dot_block,
+    elements_of,
+    lanes_of,
+    micro_kernel,
+    transpose_block,
+    view,
+)
 
 DOT_IN = 4
 
 
 @jit
-def round_up(n, multiple):  # type: ignore[no-untyped-def]
+def round_up(n, multiple):
     return (n + multiple - 1) // multiple * multiple
 
 
 @jit
-def panel_width(left, lanes):  # type: ignore[no-untyped-def]
+def panel_width(left, lanes):
     """Width of the next panel where `left` elements remain: never a last panel of one vector after wider ones."""
     vectors = (left + lanes - 1) // lanes
     return 2 * lanes if vectors == 4 else min(vectors, PANEL_VECTORS) * lanes
 
 
 @jit
-def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, ahead, ahead_at, ahead_stop):  # type: ignore[no-untyped-def]
+def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, ahead, ahead_at, ahead_stop):
     """C[m, width] (+)= sum over k of A[k, m] B[k, width], in register blocks.
 
     Meanwhile ahead[ahead_at : ahead_stop] is asked for, as far as k m allows; an empty range asks for nothing new.
@@ -51,7 +71,7 @@ def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, 
 
 
 @jit
-def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):  # type: ignore[no-untyped-def]
+def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):
     """C[m, width] = sum over k of A[k, m] B[k, width]: A in panels of `slow` rows over `fast` units, B, C by unit.
 
     While one panel of A is at work the next one is on its way: it may lie in L3, or in another core's cache.
@@ -72,7 +92,7 @@ def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):  # 
 
 
 @jit
-def layer_forward(layer, scratch, params, ld, width):  # type: ignore[no-untyped-def]
+def layer_forward(layer, scratch, params, ld, width):
     """Z = W . A + b, by unit."""
     n_in = layer[N_IN] + 1
     product_by_unit(scratch, layer[OUTPUT_UNITS], params, layer[WEIGHTS], n_in, layer[N_OUT], layer[N_OUT],
@@ -80,14 +100,14 @@ def layer_forward(layer, scratch, params, ld, width):  # type: ignore[no-untyped
 
 
 @jit
-def layer_backward(layer, scratch, da_at, dz_at, mirror, ld, width):  # type: ignore[no-untyped-def]
+def layer_backward(layer, scratch, da_at, dz_at, mirror, ld, width):
     """DA = W . dZ, by unit, from the transposed weights."""
     product_by_unit(scratch, da_at, mirror, layer[MIRROR], round_up(layer[N_OUT], lanes_of(scratch)),
                     layer[N_IN] + 1, layer[N_IN], scratch, dz_at, layer[N_OUT], ld, width)
 
 
 @jit
-def weight_gradient(c, c_at, layer, tile, rows, capacity, first, n_rows, accumulate, params, moments, w_at, n_params):  # type: ignore[no-untyped-def]
+def weight_gradient(c, c_at, layer, tile, rows, capacity, first, n_rows, accumulate, params, moments, w_at, n_params):
     """Tile (+)= A . dZ over rows [first, first + n_rows), both by row; C lies as W does.
 
     In parts of one vector of inputs; meanwhile the tile's parameters and its moments arrive for the update.
@@ -108,7 +128,7 @@ def weight_gradient(c, c_at, layer, tile, rows, capacity, first, n_rows, accumul
 
 
 @jit
-def block_gradient(c, c_at, layer, scratch, dz_at, ld, width, tile_at):  # type: ignore[no-untyped-def]
+def block_gradient(c, c_at, layer, scratch, dz_at, ld, width, tile_at):
     """C = A . dZ over the rows of one block, both by unit; C lies as W does. Rows of padding have dZ = 0."""
     lanes = lanes_of(c)
     dot_in = min(DOT_IN, lanes // 2) if lanes > 2 else 2
@@ -126,7 +146,7 @@ def block_gradient(c, c_at, layer, scratch, dz_at, ld, width, tile_at):  # type:
 
 
 @jit
-def weight_offset(n_in, n_out, i, o, lanes):  # type: ignore[no-untyped-def]
+def weight_offset(n_in, n_out, i, o, lanes):
     """Offset of the weight from unit i to unit o within its layer's panels."""
     panel = 0
     while True:
@@ -137,7 +157,7 @@ def weight_offset(n_in, n_out, i, o, lanes):  # type: ignore[no-untyped-def]
 
 
 @jit
-def rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units, width):  # type: ignore[no-untyped-def]
+def rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units, width):
     """Transpose rows [first, first + width) from by row to by unit; units of padding follow."""
     lanes = lanes_of(scratch)
     panel = 0
@@ -151,7 +171,7 @@ def rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units
 
 
 @jit
-def units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units, width):  # type: ignore[no-untyped-def]
+def units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units, width):
     """Transpose from by unit to rows [first, first + width) by row; units of padding come along."""
     lanes = lanes_of(scratch)
     panel = 0
@@ -165,7 +185,7 @@ def units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units
 
 
 @jit
-def mirror_tile(layer, mirror, params, tile_at, unit_in, width_in, unit_out, width_out):  # type: ignore[no-untyped-def]
+def mirror_tile(layer, mirror, params, tile_at, unit_in, width_in, unit_out, width_out):
     """Copy one updated tile of W into W transposed."""
     lanes = lanes_of(mirror)
     slow = round_up(layer[N_OUT], lanes)
@@ -176,7 +196,7 @@ def mirror_tile(layer, mirror, params, tile_at, unit_in, width_in, unit_out, wid
 
 
 @jit
-def fill(array, at, n, value):  # type: ignore[no-untyped-def]
+def fill(array, at, n, value):
     part = view(array, at, n)
     for i in range(n):
         part[i] = value

@@ -5,6 +5,7 @@ a bound, so callers own the layout. Vectors are `SIMD_BITS` wide whatever the ma
 wide, which lets each width be tested everywhere.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -43,14 +44,14 @@ HEIGHTS = (16, 12, 8, 6, 4, 3, 2, 1)
 
 def lanes(dtype: Any) -> int:
     """Elements of one vector."""
-    return SIMD_BITS // (8 * np.dtype(dtype).itemsize)
+    return int(SIMD_BITS // (8 * np.dtype(dtype).itemsize))
 
 
 _ROWS_OF = (0, _MOST_ROWS[1], _MOST_ROWS[2], _MOST_ROWS[3])
 
 
 @jit
-def block_height(rows, vectors):  # type: ignore[no-untyped-def]
+def block_height(rows, vectors):
     """Height of the next register block where `rows` are left."""
     rows = min(rows, _ROWS_OF[vectors])
     return rows if rows == 12 or rows == 6 or rows == 3 else 16 if rows >= 16 else 12 if rows > 12 else \
@@ -155,7 +156,7 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
 
 
 @intrinsic
-def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at):  # type: ignore[no-untyped-def]
+def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at):
     """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m one of HEIGHTS, v up to 3, k at least 1.
 
     Each k also asks for one cache line of `ahead`, from `ahead_at` on: what a later call will want from L3 or from
@@ -165,8 +166,8 @@ def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, a
     signature = types.void(c, index, index, a, index, index, b, index, index, index, index, index, types.boolean,
                            ahead, index)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at = args
+    def codegen(context, builder, signature, args):
+        _, _, ldc, _, _, lda, _, _, ldb, k, m, v, accumulate, _, _ = args
         element = context.get_data_type(signature.args[0].dtype)
         vector = _vector_type(element)
         pointer = element.as_pointer()
@@ -221,7 +222,7 @@ def _transpose_in_registers(builder: Any, source: Callable[[int, int], Any], vec
             halves.append(shuffle(x, y, [base + index for base in range(0, count, piece) for index in within]))
         return halves[0], halves[1]
 
-    rows = []
+    rows: list[Any] = []
     for column in range(0, count, piece):
         v = [gathered(row, column) for row in range(piece)]
         if piece == 2:
@@ -246,12 +247,12 @@ def _build_transpose(function: Any, element: Any) -> None:
 
 
 @intrinsic
-def transpose_block(typingctx, target, target_at, target_ld, source, source_at, source_ld):  # type: ignore[no-untyped-def]
+def transpose_block(typingctx, target, target_at, target_ld, source, source_at, source_ld):
     """Transpose one block of lanes x lanes elements: target[j, i] = source[i, j]."""
     index = types.int64
     signature = types.void(target, index, index, source, index, index)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         target, target_at, target_ld, source, source_at, source_ld = args
         element = context.get_data_type(signature.args[0].dtype)
         to = _pointer(context, builder, signature.args[0], target, target_at)
@@ -266,11 +267,11 @@ def transpose_block(typingctx, target, target_at, target_ld, source, source_at, 
 
 
 @intrinsic
-def view(typingctx, array, offset, size):  # type: ignore[no-untyped-def]
+def view(typingctx, array, offset, size):
     """array[offset : offset + size] without a check, a wrap-around or a reference count."""
     signature = types.Array(array.dtype, 1, "C")(array, types.int64, types.int64)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         array, offset, size = args
         result = context.make_array(signature.return_type)(context, builder)
         itemsize = ir.Constant(I64, context.get_abi_sizeof(context.get_data_type(signature.return_type.dtype)))
@@ -285,11 +286,11 @@ def view(typingctx, array, offset, size):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def copy(typingctx, target, target_at, source, source_at, size):  # type: ignore[no-untyped-def]
+def copy(typingctx, target, target_at, source, source_at, size):
     """target[target_at : target_at + size] = source[source_at : source_at + size]."""
     signature = types.void(target, types.int64, source, types.int64, types.int64)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         to = _pointer(context, builder, signature.args[0], args[0], args[1])
         start = _pointer(context, builder, signature.args[2], args[2], args[3])
         itemsize = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
@@ -300,11 +301,11 @@ def copy(typingctx, target, target_at, source, source_at, size):  # type: ignore
 
 
 @intrinsic
-def prefetch(typingctx, array, offset):  # type: ignore[no-untyped-def]
+def prefetch(typingctx, array, offset):
     """Ask for the cache line of array[offset], which may lie beyond the array: a hint, never a fault."""
     signature = types.void(array, types.int64)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         _prefetch(builder, _pointer(context, builder, signature.args[0], args[0], args[1]))
         return context.get_dummy_value()
 
@@ -312,22 +313,22 @@ def prefetch(typingctx, array, offset):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def fma(typingctx, x, y, z):  # type: ignore[no-untyped-def]
+def fma(typingctx, x, y, z):
     """Return x y + z, rounded once."""
     signature = x(x, x, x)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.fma(*args)
 
     return signature, codegen
 
 
 @intrinsic
-def sum_of_squares(typingctx, array):  # type: ignore[no-untyped-def]
+def sum_of_squares(typingctx, array):
     """Sum of squares of a whole number of vectors, in four sums of vectors that take turns."""
     signature = array.dtype(array)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         element = context.get_data_type(signature.args[0].dtype)
         vector = _vector_type(element)
         zero = ir.Constant(vector, [0.0] * vector.count)
@@ -335,10 +336,11 @@ def sum_of_squares(typingctx, array):  # type: ignore[no-untyped-def]
         struct = context.make_array(signature.args[0])(context, builder, value=args[0])
         size = builder.extract_value(struct.shape, 0)
         sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
-        with cgutils.for_range_slice(builder, ir.Constant(I64, 0), size, ir.Constant(I64, vector.count), I64) as (at, _):
+        zero_index, step = ir.Constant(I64, 0), ir.Constant(I64, vector.count)
+        with cgutils.for_range_slice(builder, zero_index, size, step, I64) as (at, _):
             x = _load(builder, builder.gep(struct.data, [at]), vector)
             newest = builder.call(fma, [x, x, builder.load(sums[0])])
-            for target, source in zip(sums[:3], sums[1:], strict=True):
+            for target, source in itertools.pairwise(sums):
                 builder.store(builder.load(source), target)
             builder.store(newest, sums[3])
         padded = [*(builder.load(one) for one in sums), *[zero] * max(0, vector.count - 4)]
@@ -354,11 +356,11 @@ def sum_of_squares(typingctx, array):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def lanes_of(typingctx, array):  # type: ignore[no-untyped-def]
+def lanes_of(typingctx, array):
     """Elements of the array's dtype in one vector, a constant to the compiler."""
     signature = types.int64(array)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return ir.Constant(I64, _vector_type(context.get_data_type(signature.args[0].dtype)).count)
 
     return signature, codegen
@@ -387,7 +389,7 @@ def _reduced(builder: Any, sums: list[Any]) -> Any:
 
 
 @intrinsic
-def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):  # type: ignore[no-untyped-def]
+def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):
     """target[i, j] = sum over k vectors of a[i] * b[j], for one block of DOT_ROWS x DOT_COLUMNS sums.
 
     Rows of `a` and `b` are `ld` apart. Where fewer than a block's rows are there (m, n), the last one stands in.
@@ -395,7 +397,7 @@ def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):  # t
     index = types.int64
     signature = types.void(target, index, a, index, index, b, index, index, index, index)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         target, target_at, a, a_at, m, b, b_at, n, ld, k = args
         vector = _vector_type(context.get_data_type(signature.args[0].dtype))
         count = vector.count
@@ -439,6 +441,6 @@ def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):  # t
 
 
 @jit
-def elements_of(n_bytes, array):  # type: ignore[no-untyped-def]
+def elements_of(n_bytes, array):
     """Elements of the array's dtype in `n_bytes` bytes, a constant to the compiler."""
     return n_bytes * 8 * lanes_of(array) // SIMD_BITS

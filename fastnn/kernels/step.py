@@ -12,13 +12,43 @@ from fastnn.kernels.jit import jit
 from fastnn.kernels.losses import loss_backward, output_forward
 from fastnn.kernels.optimizers import NONE, optimizer_update
 from fastnn.kernels.plan import (
-    ACTIVATION, BLOCK_ROWS, CAPACITY, DELTA_A, DELTA_B, DELTA_ROWS, INPUT_ROWS, INPUT_UNITS, N_IN, N_OUT, N_PARAMS,
-    NARROW, OUTPUT, OUTPUT_UNITS, SCRATCH, TARGET, TILE, TILE_IN, TILE_IN_WIDTH, TILE_LAYER, TILE_OUT,
-    TILE_OUT_WIDTH, WEIGHT, WEIGHTS, WORK,
+    ACTIVATION,
+    BLOCK_ROWS,
+    CAPACITY,
+    DELTA_A,
+    DELTA_B,
+    DELTA_ROWS,
+    INPUT_ROWS,
+    INPUT_UNITS,
+    N_IN,
+    N_OUT,
+    N_PARAMS,
+    NARROW,
+    OUTPUT,
+    OUTPUT_UNITS,
+    SCRATCH,
+    TARGET,
+    TILE,
+    TILE_IN,
+    TILE_IN_WIDTH,
+    TILE_LAYER,
+    TILE_OUT,
+    TILE_OUT_WIDTH,
+    WEIGHT,
+    WEIGHTS,
+    WORK,
 )
 from fastnn.kernels.products import (
-    block_gradient, fill, layer_backward, layer_forward, mirror_tile, panel_width, round_up, rows_to_units,
-    units_to_rows, weight_gradient,
+    block_gradient,
+    fill,
+    layer_backward,
+    layer_forward,
+    mirror_tile,
+    panel_width,
+    round_up,
+    rows_to_units,
+    units_to_rows,
+    weight_gradient,
 )
 from fastnn.kernels.simd import LINE, copy, elements_of, fma, lanes_of, prefetch, sum_of_squares, view
 
@@ -27,19 +57,19 @@ K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
 
 
 @jit
-def row_of(order, position):  # type: ignore[no-untyped-def]
+def row_of(order, position):
     """Index of the row at a position of the epoch; an empty order stands for the rows as they lie."""
     return order[position] if order.size > 0 else position
 
 
 @jit
-def leading_dimension(width, line):  # type: ignore[no-untyped-def]
+def leading_dimension(width, line):
     """Distance of units: a multiple of 8 cache lines would map many units to few sets of L1."""
     return width + line if width % (8 * line) == 0 else width
 
 
 @jit
-def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_in, padded):  # type: ignore[no-untyped-def]
+def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_in, padded):
     """Copy rows of X into by-row panels; rows of padding become 0. The last unit, always 1, is left as it is."""
     lanes = lanes_of(rows)
     line = elements_of(LINE, rows)
@@ -60,7 +90,7 @@ def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_
 
 
 @jit
-def gather_targets(scratch, at, weight_at, ld, labels, targets, sample_weight, order, position, n_rows, n_out):  # type: ignore[no-untyped-def]
+def gather_targets(scratch, at, weight_at, ld, labels, targets, sample_weight, order, position, n_rows, n_out):
     """Targets of a block by unit, one-hot where labels are given, and its sample weights, 0 for padding."""
     zero, one = scratch.dtype.type(0.0), scratch.dtype.type(1.0)
     fill(scratch, at, n_out * ld, zero)
@@ -76,7 +106,7 @@ def gather_targets(scratch, at, weight_at, ld, labels, targets, sample_weight, o
 
 
 @jit
-def forward_block(plan, layers, scratch, rows, params, first, width, ld, keep_rows):  # type: ignore[no-untyped-def]
+def forward_block(plan, layers, scratch, rows, params, first, width, ld, keep_rows):
     """Carry a block by unit from the inputs to the last pre-activations; keep hidden activations by row as well."""
     for l in range(layers.shape[0]):
         layer = layers[l]
@@ -91,7 +121,7 @@ def forward_block(plan, layers, scratch, rows, params, first, width, ld, keep_ro
 
 
 @jit
-def backward_block(plan, layers, scratch, rows, mirror, partial, base, first, width, ld):  # type: ignore[no-untyped-def]
+def backward_block(plan, layers, scratch, rows, mirror, partial, base, first, width, ld):
     """Carry the deltas of a block from the last layer to the first, leaving each where the gradient wants it."""
     lanes = lanes_of(scratch)
     n_layers = layers.shape[0]
@@ -114,7 +144,7 @@ def backward_block(plan, layers, scratch, rows, mirror, partial, base, first, wi
 
 
 @jit
-def slice_of(thread, n_threads, n, granule):  # type: ignore[no-untyped-def]
+def slice_of(thread, n_threads, n, granule):
     """First and last row of a thread's share, at whole granules."""
     pieces = (n + granule - 1) // granule
     return min(n, pieces * thread // n_threads * granule), min(n, pieces * (thread + 1) // n_threads * granule)
@@ -124,7 +154,7 @@ def slice_of(thread, n_threads, n, granule):  # type: ignore[no-untyped-def]
 def rows_region(
     thread, n_threads, training, plan, layers_of, X, labels, targets, sample_weight, order, position, n_rows,
     params, mirror, rows, scratch, partial, row_loss, out,
-):  # type: ignore[no-untyped-def]
+):
     """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training."""
     layers = layers_of[thread]
     n_layers = layers.shape[0]
@@ -161,7 +191,7 @@ def rows_region(
 @jit
 def gradient_of_tile(
     plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate, params, moments, w_at
-):  # type: ignore[no-untyped-def]
+):
     """Gradient of one tile, summed over the rows held: by products, or from the sums that narrow blocks left."""
     if plan[NARROW]:
         n_in, i, width_out = layer[N_IN] + 1, tile[TILE_IN], tile[TILE_OUT_WIDTH]
@@ -184,7 +214,7 @@ def gradient_of_tile(
 def weights_region(
     thread, n_threads, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, scale, alpha,
     params, mirror, moments, gradients, rows, scratch, partial, squares, constants,
-):  # type: ignore[no-untyped-def]
+):
     """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
     `gradients` has room for all parameters where a batch is taken in several rounds or gradients are the result, and

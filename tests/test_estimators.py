@@ -1,0 +1,545 @@
+"""The estimators against scikit-learn's own: the same parameters, numbers, messages and stopping."""
+
+import functools
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn import neural_network as sklearn_nn
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import make_constraint
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import fastnn
+from fastnn import MLPClassifier, MLPRegressor
+from fastnn.model import MLP
+from fastnn.training import AdaptiveRate, ConstantRate, InverseScalingRate, LossPlateau
+
+ACTIVATIONS = ["identity", "logistic", "tanh", "relu"]
+SOLVERS = {
+    "adam": {"solver": "adam"},
+    "sgd": {"solver": "sgd", "momentum": 0.0},
+    "momentum": {"solver": "sgd", "nesterovs_momentum": False},
+    "nesterov": {"solver": "sgd", "learning_rate_init": 0.01},
+    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.1, "power_t": 0.3},
+}
+PROBLEMS = {
+    "binary": ("MLPClassifier", {}),
+    "multiclass": ("MLPClassifier", {}),
+    "multilabel": ("MLPClassifier", {}),
+    "regression": ("MLPRegressor", {}),
+    "three outputs": ("MLPRegressor", {}),
+    "poisson": ("MLPRegressor", {"loss": "poisson"}),
+    "poisson, three outputs": ("MLPRegressor", {"loss": "poisson"}),
+}
+
+
+@functools.cache
+def data(problem):
+    rng = np.random.RandomState(1)
+    X = rng.standard_normal((83, 6))
+    scores = X @ rng.standard_normal((6, 3)) + 0.3 * rng.standard_normal((83, 3))
+    y = {
+        "binary": np.array(["no", "yes"])[(scores[:, 0] > 0).astype(int)],
+        "multiclass": np.array([7, 3, 5])[scores.argmax(axis=1)],
+        "multilabel": (scores > 0).astype(int),
+        "regression": scores[:, 0],
+        "three outputs": scores,
+        "poisson": rng.poisson(np.exp(0.3 * scores[:, 0])),
+        "poisson, three outputs": rng.poisson(np.exp(0.3 * scores)),
+    }[problem]
+    return X, y
+
+
+@functools.cache
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X[:400] / 16, y[:400]
+
+
+def fit_both(problem, sample_weight=None, dtype=np.float64, **params):
+    """Return fastnn's estimator and scikit-learn's, fitted to the same data with the same parameters."""
+    X, y = data(problem)
+    name, own = PROBLEMS[problem]
+    params = {"hidden_layer_sizes": (9, 5), "batch_size": 20, "random_state": 3, "max_iter": 5, **own, **params}
+    models = [getattr(module, name)(**params) for module in (fastnn, sklearn_nn)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return [model.fit(X.astype(dtype), y, sample_weight) for model in models]
+
+
+def assert_same_model(ours, theirs, X, rtol=1e-8):
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=rtol)
+    for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    for name in ("validation_scores_", "best_validation_score_"):
+        assert getattr(ours, name) is None and getattr(theirs, name) is None
+    np.testing.assert_allclose([ours.loss_, ours.best_loss_], [theirs.loss_, theirs.best_loss_], rtol=rtol)
+    for a, b in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+    ours_y, theirs_y = ours.predict(X), theirs.predict(X)
+    assert ours_y.shape == theirs_y.shape and ours_y.dtype == theirs_y.dtype
+    if hasattr(ours, "classes_"):
+        np.testing.assert_array_equal(ours.classes_, theirs.classes_)
+        np.testing.assert_array_equal(ours_y, theirs_y)
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=rtol)
+        np.testing.assert_allclose(ours.predict_log_proba(X), theirs.predict_log_proba(X), rtol=rtol, atol=rtol)
+    else:
+        np.testing.assert_allclose(ours_y, theirs_y, rtol=rtol, atol=rtol)
+
+
+# -- the same numbers as scikit-learn ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_fit_matches_sklearn(solver, activation, problem):
+    ours, theirs = fit_both(problem, activation=activation, alpha=0.1, **SOLVERS[solver])
+    assert_same_model(ours, theirs, data(problem)[0])
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_initial_weights_are_bit_equal(problem, activation, dtype):
+    # A learning rate this small leaves every weight as it was drawn.
+    ours, theirs = fit_both(
+        problem, dtype=dtype, activation=activation, max_iter=1, learning_rate_init=1e-300, solver="sgd"
+    )  # fmt: skip
+    for a, b in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("weights", ["random", "some zero", "scalar"])
+def test_sample_weight_matches_sklearn(problem, weights):
+    random = np.random.RandomState(0).uniform(0.1, 3.0, 83)
+    sample_weight = {"random": random, "some zero": random * (np.arange(83) % 3 > 0), "scalar": 2.5}[weights]
+    ours, theirs = fit_both(problem, sample_weight, alpha=0.5)
+    assert_same_model(ours, theirs, data(problem)[0])
+
+
+@pytest.mark.parametrize("params", [
+    {"shuffle": False}, {"batch_size": "auto"}, {"batch_size": 1}, {"batch_size": 83}, {"alpha": 0},
+    {"hidden_layer_sizes": ()}, {"hidden_layer_sizes": 4}, {"hidden_layer_sizes": [np.int64(3), 4, 5]},
+    {"hidden_layer_sizes": np.array([3, 2])}, {"momentum": 1, "solver": "sgd"}, {"beta_1": 0, "beta_2": 0.5},
+    {"n_iter_no_change": np.inf}, {"nesterovs_momentum": np.bool_(False), "solver": "sgd"},
+    {"hidden_layer_sizes": (), "activation": "tanh"},
+], ids=str)  # fmt: skip
+def test_parameters_match_sklearn(params):
+    ours, theirs = fit_both("multiclass", **params)
+    assert_same_model(ours, theirs, data("multiclass")[0])
+
+
+def test_initial_weights_of_a_linear_model_with_logistic_activation():
+    ours, theirs = fit_both("multiclass", hidden_layer_sizes=(), activation="logistic")
+    assert_same_model(ours, theirs, data("multiclass")[0])
+
+
+def test_a_batch_without_weight_is_harmless():
+    X, y = data("regression")
+    model = MLPRegressor(batch_size=20, shuffle=False, max_iter=3)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X, y, np.arange(83) >= 20)
+    assert np.isfinite(model.loss_curve_).all()
+
+
+def test_random_state_object_is_drawn_from_in_the_same_order():
+    streams = [np.random.RandomState(5), np.random.RandomState(5)]
+    X, y = data("regression")
+    models = [
+        module.MLPRegressor(max_iter=4, random_state=stream)
+        for module, stream in zip((fastnn, sklearn_nn), streams, strict=True)
+    ]
+    for model in models:
+        with pytest.warns(ConvergenceWarning):
+            model.fit(X, y)
+    assert_same_model(*models, X)
+    assert streams[0].randint(2**30) == streams[1].randint(2**30)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_float32_stays_float32(problem):
+    ours, theirs = fit_both(problem, dtype=np.float32)
+    X = data(problem)[0].astype(np.float32)
+    assert all(array.dtype == np.float32 for array in ours.coefs_ + ours.intercepts_)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+    if problem in ("binary", "multiclass", "multilabel"):
+        assert ours.predict_proba(X).dtype == ours.predict_log_proba(X).dtype == np.float32
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-3)
+    else:
+        assert ours.predict(X).dtype == np.float32
+        np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.uint8, bool])
+def test_other_dtypes_become_float64(dtype):
+    X, y = (data("binary")[0] * 3).astype(np.int64) % 2, data("binary")[1]
+    model = MLPClassifier(max_iter=2, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X.astype(dtype), y)
+    assert model.coefs_[0].dtype == np.float64
+    np.testing.assert_array_equal(model.predict_proba(X.astype(dtype)), model.predict_proba(X.astype(float)))
+
+
+def test_predict_takes_the_other_float_dtype():
+    model, _ = fit_both("multiclass")
+    X = data("multiclass")[0]
+    np.testing.assert_allclose(model.predict_proba(X.astype(np.float32)), model.predict_proba(X), rtol=1e-4)
+    assert model.predict_proba(X.astype(np.float32)).dtype == np.float64
+
+
+def test_x_in_any_memory_order():
+    X, y = data("multiclass")
+    models = [MLPClassifier(max_iter=3, random_state=0) for _ in range(3)]
+    for model, rows in zip(models, (X, np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2]), strict=True):
+        with pytest.warns(ConvergenceWarning):
+            model.fit(rows, y)
+        assert model.loss_curve_ == models[0].loss_curve_
+        np.testing.assert_array_equal(model.predict_proba(rows), models[0].predict_proba(X))
+
+
+def test_read_only_arrays():
+    X, y = (array.copy() for array in data("regression"))
+    X.flags.writeable = y.flags.writeable = False
+    model = MLPRegressor(max_iter=2)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X, y)
+    assert model.predict(X).shape == y.shape
+
+
+def test_a_single_class():
+    X = data("binary")[0]
+    models = [module.MLPClassifier(max_iter=3, random_state=0) for module in (fastnn, sklearn_nn)]
+    for model in models:
+        with pytest.warns(ConvergenceWarning):
+            model.fit(X, ["only"] * len(X))
+    assert_same_model(*models, X)
+
+
+@pytest.mark.parametrize("y", [[True, False], [1.0, 2.0], ["b", "a"], np.array(["x", "yy"], object)], ids=repr)
+def test_labels_of_any_kind(y):
+    X = np.array([[0.0], [1.0]])
+    model = MLPClassifier(solver="sgd", learning_rate_init=0.5, random_state=0).fit(X, y)
+    assert list(model.predict(X)) == list(y)
+    assert model.predict(X).dtype == model.classes_.dtype
+
+
+def test_sparse_indicators():
+    X, y = data("multilabel")
+    models = [module.MLPClassifier(max_iter=3, random_state=0) for module in (fastnn, sklearn_nn)]
+    for model in models:
+        with pytest.warns(ConvergenceWarning):
+            model.fit(X, sparse.csr_array(y))
+    ours, theirs = (model.predict(X) for model in models)
+    assert type(ours) is type(theirs)
+    np.testing.assert_array_equal(ours.toarray(), theirs.toarray())
+
+
+# -- stopping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [
+    {"tol": 1e-2},
+    {"solver": "sgd", "learning_rate_init": 0.1, "tol": 1e-2},
+    {"solver": "sgd", "learning_rate_init": 0.3, "learning_rate": "adaptive", "tol": 1e-2, "n_iter_no_change": 2},
+], ids=str)  # fmt: skip
+def test_stops_at_the_epoch_of_sklearn(params):
+    X, y = digits()
+    models = [
+        module.MLPClassifier(hidden_layer_sizes=20, random_state=0, **params) for module in (fastnn, sklearn_nn)
+    ]  # fmt: skip
+    for model in models:
+        model.fit(X, y)
+    assert models[0].n_iter_ == models[1].n_iter_ < 200
+    if "solver" in params:
+        assert models[0]._optimizer.learning_rate == models[1]._optimizer.learning_rate
+    np.testing.assert_array_equal(models[0].predict(X), models[1].predict(X))
+    assert models[0].score(X, y) == models[1].score(X, y)
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_stops_after_more_than_n_iter_no_change_epochs(patience):
+    X, y = data("regression")
+    model = MLPRegressor(tol=1e9, n_iter_no_change=patience, random_state=0).fit(X, y)
+    # The first epoch improves on an infinite loss, whatever the tolerance.
+    assert model.n_iter_ == patience + 2
+    assert model._no_improvement_count == patience + 1
+
+
+def test_no_warning_when_the_last_epoch_converges():
+    X, y = data("regression")
+    assert MLPRegressor(tol=1e9, n_iter_no_change=1, max_iter=3).fit(X, y).n_iter_ == 3
+
+
+def test_plateau_ignores_nan():
+    plateau = LossPlateau(tol=0.1, patience=1)
+    for loss in (1.0, 0.95, np.nan, 0.95, 0.93):
+        plateau.update(loss)
+    assert plateau.count == 2 and plateau.is_reached and plateau.best == 0.93
+
+
+def test_plateau_can_be_out_of_reach():
+    plateau = LossPlateau(tol=0.0, patience=np.inf)
+    for _ in range(5):
+        plateau.update(1.0)
+    assert not plateau.is_reached
+
+
+def test_schedules():
+    optimizer = fastnn.SGD(0.5)
+    ConstantRate().on_epoch_end(optimizer, 9)
+    assert ConstantRate().on_plateau(optimizer) == (True, "Stopping.") and optimizer.learning_rate == 0.5
+    InverseScalingRate(0.5, 0.5).on_epoch_end(optimizer, 99)
+    assert optimizer.learning_rate == 0.05
+    assert AdaptiveRate().on_plateau(optimizer) == (False, "Setting learning rate to 0.010000")
+    optimizer.learning_rate = 1e-6
+    assert AdaptiveRate().on_plateau(optimizer) == (True, "Learning rate too small. Stopping.")
+
+
+# -- what the user sees -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [
+    {"tol": 1e9, "n_iter_no_change": 2},
+    {"tol": 1e9, "n_iter_no_change": 2, "solver": "sgd"},
+    {"tol": 1e9, "n_iter_no_change": 1, "solver": "sgd", "learning_rate": "adaptive", "learning_rate_init": 1e-4},
+], ids=str)  # fmt: skip
+def test_verbose_prints_what_sklearn_prints(params, capsys):
+    X, y = data("multiclass")
+    printed = []
+    for module in (fastnn, sklearn_nn):
+        module.MLPClassifier(random_state=0, verbose=True, **params).fit(X, y)
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != ""
+
+
+def test_silent_by_default(capsys):
+    X, y = data("regression")
+    MLPRegressor(tol=1e9).fit(X, y)
+    assert capsys.readouterr().out == ""
+
+
+def test_warns_when_max_iter_is_reached():
+    message = "Stochastic Optimizer: Maximum iterations (3) reached and the optimization hasn't converged yet."
+    with pytest.warns(ConvergenceWarning, match=f"^{re.escape(message)}$") as record:
+        MLPRegressor(max_iter=3).fit(*data("regression"))
+    assert record[0].filename == __file__
+
+
+def test_warns_when_the_batch_is_larger_than_the_data():
+    message = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as record:
+        model = MLPRegressor(batch_size=84, tol=1e9, random_state=0).fit(*data("regression"))
+    assert record[0].filename == __file__
+    whole = MLPRegressor(batch_size=83, tol=1e9, random_state=0).fit(*data("regression"))
+    assert model.loss_curve_ == whole.loss_curve_
+
+
+def test_warns_about_a_column_of_targets():
+    X, y = data("regression")
+    with pytest.warns(DataConversionWarning):
+        model = MLPRegressor(tol=1e9).fit(X, y[:, None])
+    assert model.predict(X).shape == y.shape
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_ctrl_c_leaves_a_usable_model(epochs, monkeypatch):
+    train_epoch, calls = MLP._train_epoch, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) > epochs:
+            raise KeyboardInterrupt
+        return train_epoch(*args)
+
+    monkeypatch.setattr(MLP, "_train_epoch", interrupted)
+    X, y = data("multiclass")
+    with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
+        model = MLPClassifier().fit(X, y)
+    assert model.n_iter_ == len(model.loss_curve_) == epochs
+    assert model.predict(X).shape == y.shape
+
+
+def test_diverged_weights_are_an_error():
+    X, y = data("regression")
+    model = MLPRegressor(solver="sgd", learning_rate_init=1e10, max_iter=20, activation="identity")
+    with pytest.raises(ValueError, match="Solver produced non-finite parameter weights"):
+        model.fit(X * 1e10, y)
+
+
+@pytest.mark.parametrize("params", [{"early_stopping": True}, {"warm_start": True}, {"solver": "lbfgs"}], ids=str)
+@pytest.mark.parametrize("estimator", [MLPClassifier, MLPRegressor])
+def test_what_is_not_supported_yet_says_so(estimator, params):
+    [name] = params
+    with pytest.raises(NotImplementedError, match=f"^{name}=.* is not supported yet; use "):
+        estimator(**params).fit([[0.0], [1.0]], [0, 1])
+
+
+@pytest.mark.parametrize(("params", "error", "message"), [
+    ({"hidden_layer_sizes": [3, -1]}, ValueError, "hidden_layer_sizes must be > 0, got [3, -1]."),
+    ({"hidden_layer_sizes": (0,)}, ValueError, "hidden_layer_sizes must be > 0, got [0]."),
+    ({"hidden_layer_sizes": True}, TypeError, "hidden_layer_sizes must be integers, got [True]"),
+    ({"hidden_layer_sizes": (2.5,)}, TypeError, "hidden_layer_sizes must be integers, got [2.5]"),
+    ({"activation": "gelu"}, ValueError, "The 'activation' parameter of MLPClassifier must be a str among"),
+    ({"alpha": -1}, ValueError, "The 'alpha' parameter of MLPClassifier must be a float in the range [0.0, inf)"),
+    ({"momentum": 1.1}, ValueError, "The 'momentum' parameter of MLPClassifier must be"),
+    ({"n_iter_no_change": 1.5}, ValueError, "The 'n_iter_no_change' parameter of MLPClassifier must be"),
+], ids=str)  # fmt: skip
+def test_bad_parameters(params, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        MLPClassifier(**params).fit(*data("binary"))
+
+
+@pytest.mark.parametrize(("X", "y", "weight", "message"), [
+    ([[np.nan]], [1.0], None, "Input X contains NaN.\nMLPRegressor does not accept missing values encoded as NaN"),
+    ([[1.0]], [np.inf], None, "Input y contains infinity"),
+    ([[1.0]], [1.0, 2.0], None, "inconsistent numbers of samples"),
+    ([[1.0]], [1.0], [1.0, 2.0], "sample_weight.shape == (2,), expected (1,)"),
+    ([[1.0]], [1.0], [0.0], "Sample weights must contain at least one non-zero number."),
+    ([[1.0]], [1.0], [np.nan], "Input sample_weight contains NaN"),
+], ids=str)  # fmt: skip
+def test_bad_data(X, y, weight, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        MLPRegressor().fit(X, y, weight)
+
+
+def test_text_is_no_target_of_a_regressor():
+    with pytest.raises(TypeError, match="Cannot cast"):
+        MLPRegressor().fit([[0.0], [1.0]], ["1", "2"])
+
+
+def test_sparse_rows_are_refused():
+    with pytest.raises(TypeError, match="Sparse data was passed for X, but dense data is required"):
+        MLPRegressor().fit(sparse.csr_array(np.eye(2)), [0, 1])
+
+
+def test_bad_prediction_input():
+    with pytest.raises(NotFittedError, match="This MLPClassifier instance is not fitted yet"):
+        MLPClassifier().predict_proba([[0.0]])
+    model, _ = fit_both("binary")
+    with pytest.raises(ValueError, match="X has 1 features, but MLPClassifier is expecting 6 features as input"):
+        model.predict([[0.0]])
+
+
+def test_unlabelled_targets_are_refused():
+    with pytest.raises(ValueError, match="Unknown label type"):
+        MLPClassifier().fit([[0.0], [1.0]], [0.5, 1.5])
+    with pytest.raises(ValueError, match="Multioutput target data is not supported with label binarization"):
+        MLPClassifier().fit([[0.0], [1.0]], [[0, 2], [1, 3]])
+
+
+# -- citizenship ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_signature_is_that_of_sklearn(name):
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (fastnn, sklearn_nn))
+    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+        (p.name, p.kind, p.default) for p in theirs.values()
+    ]
+
+
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_constraints_are_those_of_sklearn(name):
+    ours, theirs = (
+        {parameter: [str(make_constraint(each)) for each in allowed] for parameter, allowed in constraints.items()}
+        for constraints in (getattr(module, name)._parameter_constraints for module in (fastnn, sklearn_nn))
+    )
+    assert ours.keys() == theirs.keys()
+    for parameter, allowed in theirs.items():
+        assert sorted(map(sorted, ours[parameter])) == sorted(map(sorted, allowed)), parameter
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_pickle_and_clone(problem):
+    model, _ = fit_both(problem)
+    X, y = data(problem)
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.loss_curve_ == model.loss_curve_ and loaded.score(X, y) == model.score(X, y)
+    assert clone(model).get_params() == model.get_params()
+    assert not hasattr(clone(model), "coefs_")
+
+
+def test_pickle_holds_the_parameters_once():
+    X, y = data("regression")
+    model = MLPRegressor(hidden_layer_sizes=(200, 200), tol=1e9).fit(X, y)
+    n_bytes = sum(array.nbytes for array in model.coefs_ + model.intercepts_)
+    assert len(pickle.dumps(model)) < 1.1 * n_bytes
+
+
+def test_refit_starts_anew():
+    X, y = data("multiclass")
+    model = MLPClassifier(random_state=0, tol=1e9).fit(X, y)
+    curve, probabilities = model.loss_curve_, model.predict_proba(X)
+    model.fit(X[:, :3], y == 3)
+    assert model.n_features_in_ == 3 and model.n_outputs_ == 1
+    model.fit(X, y)
+    assert model.loss_curve_ == curve
+    np.testing.assert_array_equal(model.predict_proba(X), probabilities)
+
+
+def test_predictions_follow_the_coefs():
+    model, theirs = fit_both("multiclass")
+    X = data("multiclass")[0]
+    model.coefs_[0][:3] = 0.0
+    theirs.coefs_[0][:3] = 0.0
+    np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-8)
+    net = model._network()
+    assert model._network() is net
+    model.intercepts_ = theirs.intercepts_ = [b + 1.0 for b in theirs.intercepts_]
+    np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-8)
+
+
+def test_coefs_are_plain_arrays():
+    model, _ = fit_both("multiclass")
+    for arrays in (model.coefs_, model.intercepts_):
+        assert type(arrays) is list
+        assert all(array.flags.writeable and array.flags.c_contiguous for array in arrays)
+
+
+def test_feature_names():
+    pandas = pytest.importorskip("pandas")
+    X, y = data("binary")
+    frame = pandas.DataFrame(X, columns=list("abcdef"))
+    model = MLPClassifier(tol=1e9).fit(frame, y)
+    assert list(model.feature_names_in_) == list("abcdef")
+    with pytest.warns(UserWarning, match="X does not have valid feature names, but MLPClassifier was fitted with"):
+        model.predict(X)
+
+
+def test_pipeline_and_grid_search():
+    X, y = digits()
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier(tol=1e-2, learning_rate_init=0.01, random_state=0))
+    search = GridSearchCV(pipeline, {"mlpclassifier__hidden_layer_sizes": [(), (20,)]}, cv=2).fit(X, y)
+    assert search.best_score_ > 0.85
+
+
+@pytest.mark.parametrize("module", ["fastnn", "fastnn.training"])
+def test_imports_without_sklearn(module):
+    code = f"import sys, {module}; assert not any(name.split('.')[0] == 'sklearn' for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@parametrize_with_checks([
+    MLPClassifier(max_iter=100), MLPRegressor(max_iter=100), MLPClassifier(solver="sgd"),
+    MLPRegressor(solver="sgd", learning_rate_init=0.01),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_sklearn_checks(estimator, check):
+    check(estimator)

@@ -18,7 +18,7 @@ from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
 Array = npt.NDArray[Any]
 
 # Operations per step and thread below which another thread costs more than it saves, measured on two cores.
-FLOPS_PER_THREAD = 1_000_000
+FLOPS_PER_THREAD = 2_000_000
 # Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
 FLOPS_PER_CALL = 2e10
 
@@ -81,11 +81,9 @@ class MLP:
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
         self.output = output
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
+        self.dtype = _checked_dtype(dtype)
+        rng = _checked_random_state(random_state)
         self._allocate()
-        rng = random_state if isinstance(random_state, np.random.RandomState) else np.random.RandomState(random_state)
         last = activation if isinstance(activation, str) else (self.activations or ("identity",))[-1]
         self._initialise(rng, last)
 
@@ -141,7 +139,7 @@ class MLP:
     def _checked_parameters(self, name: str, values: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
         if len(values) != len(shapes):
             raise ValueError(f"{name} must have {len(shapes)} arrays, one per layer, got {len(values)}")
-        arrays = [np.asarray(value) for value in values]
+        arrays = [_as_array(f"{name}[{layer}]", value) for layer, value in enumerate(values)]
         for layer, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
             if array.shape != shape:
                 raise ValueError(f"{name}[{layer}] must have shape {shape}, got {array.shape}")
@@ -248,7 +246,6 @@ class MLP:
             raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
         indices = self._no_rows if order is None else _checked_order(order, len(X))
         n_rows = len(X) if order is None else len(indices)
-        self._adopt(optimizer)
         return self._run(
             epoch.TRAIN, X, n_rows, min(batch_size.__index__(), n_rows), y=y, sample_weight=sample_weight, alpha=alpha,
             order=indices, optimizer=optimizer,
@@ -282,6 +279,8 @@ class MLP:
         weight = nothing if sample_weight is None else self._checked_weight(sample_weight, len(X))
         if not np.isscalar(alpha) or isinstance(alpha, str) or not 0 <= float(alpha) < np.inf:
             raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
+        if optimizer:
+            self._adopt(optimizer)
         layout = self._layout
         flops_per_row = (2 if mode == epoch.FORWARD else 6) * sum(i * o for i, o in layout.pairs)
         n_threads = self._threads_for(flops_per_row * batch_size, batch_size, mode)
@@ -316,7 +315,7 @@ class MLP:
     @contextlib.contextmanager
     def _workspace(self, batch_size: int, n_threads: int) -> Iterator[Workspace]:
         """Lend a workspace: a spare one, or a new one while another Python thread has it."""
-        key = (min(batch_size, MAX_CAPACITY) if not self._layout.is_narrow(batch_size) else batch_size, n_threads)
+        key = (min(batch_size, MAX_CAPACITY + 1) if not self._layout.is_narrow(batch_size) else batch_size, n_threads)
         work = self._spare.pop(key, None)
         if work is None:
             codes = [ACTIVATIONS.index(name) for name in self.activations]
@@ -360,7 +359,7 @@ class MLP:
     def _checked_targets(self, y: Any, n: int) -> tuple[Array, Array]:
         """Return class indices and targets as the kernels take them, one of them empty."""
         n_out = self.sizes[-1]
-        y = np.asarray(y)
+        y = _as_array("y", y)
         if y.dtype.kind not in "biuf":
             raise TypeError(f"y must be class indices or real targets, got dtype {y.dtype}")
         if y.ndim == 1 and y.dtype.kind in "biu" and n_out > 1:
@@ -377,11 +376,13 @@ class MLP:
         return self._no_rows, _flat(np.ascontiguousarray(y, self.dtype))
 
     def _checked_weight(self, sample_weight: Any, n: int) -> Array:
-        weight = np.asarray(sample_weight)
+        weight = _as_array("sample_weight", sample_weight)
         if weight.dtype.kind not in "biuf":
             raise TypeError(f"sample_weight must be real numbers, got dtype {weight.dtype}")
         if weight.shape != (n,):
             raise ValueError(f"sample_weight must have shape ({n},), got {weight.shape}")
+        if not np.isfinite(weight).all():
+            raise ValueError("sample_weight must be finite, got NaN or infinity")
         return _flat(np.ascontiguousarray(weight, self.dtype))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -436,10 +437,10 @@ def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _checked_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
-    names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
-    for name in {activation} if isinstance(activation, str) else set(names):
-        if name not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
+    named = [activation] if isinstance(activation, str) else activation
+    if not isinstance(named, (list, tuple)) or any(name not in ACTIVATIONS for name in named):
+        raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
+    names = tuple(named) * (n_hidden if isinstance(activation, str) else 1)
     if len(names) != n_hidden:
         raise ValueError(
             f"activation must name one activation, or one for each of {n_hidden} hidden layers, got {activation!r}"
@@ -447,8 +448,36 @@ def _checked_activations(activation: str | Sequence[str], n_hidden: int) -> tupl
     return names
 
 
+def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.float32, np.float64) or not found.isnative:
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
+    return found
+
+
+def _checked_random_state(random_state: Any) -> np.random.RandomState:
+    if isinstance(random_state, np.random.RandomState):
+        return random_state
+    try:
+        return np.random.RandomState(random_state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"random_state must be an integer in [0, 2**32), a numpy.random.RandomState or None, got {random_state!r}"
+        ) from error
+
+
+def _as_array(name: str, values: Any) -> Array:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array: {error}") from error
+
+
 def _checked_order(order: Any, n: int) -> Array:
-    indices = np.asarray(order)
+    indices = _as_array("order", order)
     if indices.ndim != 1 or indices.size == 0:
         raise ValueError(f"order must list at least one row index, got shape {indices.shape}")
     if indices.dtype.kind not in "iu":

@@ -117,21 +117,23 @@ def load_tbb() -> bool:
 
 
 def threading_layer() -> str:
-    """Return the threading layer that Numba uses; runs an empty parallel region if none has run yet."""
+    """Return the threading layer that Numba uses; runs a small parallel region if none has run yet."""
     load_tbb()
     try:
         return str(numba.threading_layer())
     except ValueError:
-        _empty_region()()
+        _small_region()()
         return str(numba.threading_layer())
 
 
 @functools.cache
-def _empty_region() -> Callable[[], None]:
+def _small_region() -> Callable[[], int]:
     @numba.njit(parallel=True)  # type: ignore[untyped-decorator]
-    def region() -> None:
-        for _ in numba.prange(2):
-            pass
+    def region() -> int:
+        total = 0  # Numba drops a region without a result
+        for i in numba.prange(2):
+            total += i
+        return total
 
     return region  # type: ignore[no-any-return]
 

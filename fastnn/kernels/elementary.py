@@ -204,4 +204,5 @@ def log1p(x):
     """log(1 + x) for x in [0, inf): the logarithm of the rounded sum, corrected by what rounding lost."""
     T = type(x)
     u = T(1.0) + x
-    return log(u) + (x - (u - T(1.0))) / u
+    lost = T(0.0) if u == T(np.inf) else (x - (u - T(1.0))) / u
+    return log(u) + lost

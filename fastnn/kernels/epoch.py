@@ -57,20 +57,23 @@ def run(
             n = min(plan[CAPACITY], n_batch - done)
             for t in prange(n_threads):
                 rows_region(
-                    t, n_threads, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight, order,
+                    t, n_threads, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight,
+                    params.dtype.type(scale), order,
                     first + done, n, params, mirror, rows, scratch, partial, row_loss, out,
                 )
             if mode != FORWARD:
                 data_loss += sum_of(row_loss, n)
+                left = n_batch - done - n
+                n_following = min(plan[CAPACITY], left if left > 0 else min(batch_size, stop - first - n_batch))
                 for t in prange(n_threads):
                     weights_region(
                         t, n_threads, optimizer, plan, layers_of, tiles, shares, n, done > 0, done + n == n_batch,
-                        params.dtype.type(scale), params.dtype.type(alpha), params, mirror, moments, gradients, rows,
-                        scratch, partial, squares, constants,
+                        params.dtype.type(alpha * scale), params, mirror, moments, gradients, rows,
+                        scratch, partial, squares, constants, X, order, first + done + n, n_following,
                     )
         if alpha != 0.0:
             penalty = 0.5 * alpha * sum_of(squares, squares.size)
-        result[0] += data_loss * scale * n_batch
+        result[0] += data_loss * n_batch
         result[1] += penalty * scale * n_batch
 
 

@@ -78,7 +78,7 @@ def cache_folder() -> Path | None:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     chosen = numba.config.CACHE_DIR
     for base in [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]:
-        folder = base / f"kernels-{_fingerprint(package)}"
+        folder = base / f"kernels-{_fingerprint()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -88,10 +88,10 @@ def cache_folder() -> Path | None:
     return None
 
 
-def _fingerprint(package: Path) -> str:
+def _fingerprint() -> str:
     """Hash all that decides the machine code; Numba's own key sees one source file and no setting."""
     digest = hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
+    for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     settings = (
         [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith(("NUMBA_", "FASTNN_SIMD"))],

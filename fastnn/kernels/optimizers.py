@@ -32,8 +32,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         self.steps, self.moments, self.owner = 0, None, None
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            self._check(field.name, getattr(self, field.name))
+        self.hyper()
 
     def _check(self, name: str, value: Any) -> None:
         if isinstance(value, str) or not np.isscalar(value) or not np.isfinite(float(value)):  # type: ignore[arg-type]
@@ -45,7 +44,9 @@ class Optimizer:
             raise ValueError(f"{name} must lie in [0, 1{']' if name == 'momentum' else ')'}, got {value!r}")
 
     def hyper(self) -> npt.NDArray[np.float64]:
-        """Return the settings in the order of the fields, as the kernels take them."""
+        """Return the settings in the order of the fields, as the kernels take them, after a check of each."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            self._check(field.name, getattr(self, field.name))
         return np.array([float(value) for value in dataclasses.astuple(self)])  # type: ignore[call-overload]
 
 

@@ -52,7 +52,6 @@ from fastnn.kernels.products import (
 )
 from fastnn.kernels.simd import LINE, copy, elements_of, fma, lanes_of, prefetch, sum_of_squares, view
 
-GATHER_AHEAD = 4  # rows asked for before their turn: rows of an epoch lie anywhere in memory
 K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
 
 
@@ -72,12 +71,7 @@ def leading_dimension(width, line):
 def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_in, padded):
     """Copy rows of X into by-row panels; rows of padding become 0. The last unit, always 1, is left as it is."""
     lanes = lanes_of(rows)
-    line = elements_of(LINE, rows)
     for r in range(padded):
-        if r + GATHER_AHEAD < n_rows:
-            ahead = row_of(order, position + r + GATHER_AHEAD) * n_in
-            for i in range(0, n_in, line):
-                prefetch(X, ahead + i)
         panel = 0
         while panel < n_in:
             width = panel_width(n_in + 1 - panel, lanes)
@@ -90,14 +84,16 @@ def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_
 
 
 @jit
-def gather_targets(scratch, at, weight_at, ld, labels, targets, sample_weight, order, position, n_rows, n_out):
-    """Targets of a block by unit, one-hot where labels are given, and its sample weights, 0 for padding."""
+def gather_targets(
+    scratch, at, weight_at, ld, labels, targets, sample_weight, scale, order, position, n_rows, n_out,
+):
+    """Targets of a block by unit, one-hot where labels are given, and its sample weights times `scale`, 0 for padding."""
     zero, one = scratch.dtype.type(0.0), scratch.dtype.type(1.0)
     fill(scratch, at, n_out * ld, zero)
     fill(scratch, weight_at, ld, zero)
     for r in range(n_rows):
         row = row_of(order, position + r)
-        scratch[weight_at + r] = sample_weight[row] if sample_weight.size > 0 else one
+        scratch[weight_at + r] = sample_weight[row] * scale if sample_weight.size > 0 else scale
         if labels.size > 0:
             scratch[at + labels[row] * ld + r] = one
         else:
@@ -151,17 +147,26 @@ def slice_of(thread, n_threads, n, granule):
 
 
 @jit
+def granule_of(plan, array):
+    """Rows that one thread takes whole: a block whose gradient is one sum, else what fills cache lines of each unit."""
+    return plan[BLOCK_ROWS] if plan[NARROW] else max(lanes_of(array), elements_of(LINE, array))
+
+
+@jit
 def rows_region(
-    thread, n_threads, training, plan, layers_of, X, labels, targets, sample_weight, order, position, n_rows,
+    thread, n_threads, training, plan, layers_of, X, labels, targets, sample_weight, scale, order, position, n_rows,
     params, mirror, rows, scratch, partial, row_loss, out,
 ):
-    """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training."""
+    """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training.
+
+    `scale` is 1 / (sum of the batch's sample weights): losses and deltas carry it, so that gradients are means.
+    """
     layers = layers_of[thread]
     n_layers = layers.shape[0]
     n_in, n_out = layers[0, N_IN], layers[n_layers - 1, N_OUT]
     lanes, base, capacity = lanes_of(scratch), thread * plan[SCRATCH], plan[CAPACITY]
     line = max(lanes, elements_of(LINE, scratch))
-    low, high = slice_of(thread, n_threads, n_rows, plan[BLOCK_ROWS] if plan[NARROW] else line)
+    low, high = slice_of(thread, n_threads, n_rows, granule_of(plan, scratch))
     for first in range(low, high, plan[BLOCK_ROWS]):
         n = min(plan[BLOCK_ROWS], high - first)
         width = round_up(n, lanes)
@@ -173,7 +178,7 @@ def rows_region(
         z_at = layers[n_layers - 1, OUTPUT_UNITS]
         z = view(scratch, z_at, n_out * ld)
         if training:
-            gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight,
+            gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, scale,
                            order, position + first, n, n_out)
             loss = view(scratch, base + plan[WORK], ld)
             loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
@@ -211,20 +216,36 @@ def gradient_of_tile(
 
 
 @jit
+def prefetch_rows(X, order, n_in, first, last):
+    """Ask for the rows at positions [first, last) of the epoch, which lie anywhere in memory."""
+    for position in range(first, last):
+        row = row_of(order, position) * n_in
+        for i in range(0, n_in, elements_of(LINE, X)):
+            prefetch(X, row + i)
+
+
+@jit
 def weights_region(
-    thread, n_threads, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, scale, alpha,
-    params, mirror, moments, gradients, rows, scratch, partial, squares, constants,
+    thread, n_threads, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
+    params, mirror, moments, gradients, rows, scratch, partial, squares, constants, X, order, position, n_following,
 ):
     """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
-    `gradients` has room for all parameters where a batch is taken in several rounds or gradients are the result, and
-    is empty where a tile's gradient need not outlive it.
+    `decay` times a weight is the gradient of the penalty. `gradients` has room for all parameters where a batch is
+    taken in several rounds or gradients are the result, and is empty where a tile's gradient need not outlive it.
+    Meanwhile the rows that this thread gathers next, its share of `n_following` from `position` on, are asked for: they
+    come from memory, while tiles come from cache.
     """
     layers = layers_of[0]
+    low, high = slice_of(thread, n_threads, n_following, granule_of(plan, params))
+    n_tiles = shares[thread + 1] - shares[thread]
     for index in range(shares[thread], shares[thread + 1]):
         tile = tiles[index]
         l = tile[TILE_LAYER]
         layer = layers[l]
+        turn = index - shares[thread]
+        prefetch_rows(X, order, layers[0, N_IN], position + low + (high - low) * turn // n_tiles,
+                      position + low + (high - low) * (turn + 1) // n_tiles)
         n_in = layer[N_IN] + 1
         width_out = tile[TILE_OUT_WIDTH]
         w_at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * width_out
@@ -235,12 +256,10 @@ def weights_region(
             biases = 1 if tile[TILE_IN] + n_units == n_in else 0
             penalised, size = (n_units - biases) * width_out, n_units * width_out
             w, whole = view(params, w_at, size), view(g, g_at, size)
-            if alpha != params.dtype.type(0.0):
+            if decay != params.dtype.type(0.0):
                 squares[index] = sum_of_squares(view(params, w_at, penalised))
-            for e in range(penalised):
-                whole[e] = fma(alpha, w[e], whole[e]) * scale
-            for e in range(penalised, size):
-                whole[e] *= scale
+                for e in range(penalised):
+                    whole[e] = fma(decay, w[e], whole[e])
             if optimizer != NONE:
                 optimizer_update(optimizer, w, whole, view(moments, w_at, size),
                                  view(moments, moments.size - plan[N_PARAMS] + w_at, size), constants)

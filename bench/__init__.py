@@ -1,0 +1,1 @@
+"""Benchmarks for airspeed velocity (`asv run`), and `peers.py`, the comparison with other libraries."""

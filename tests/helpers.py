@@ -1,0 +1,71 @@
+"""What several test files share: networks, targets that suit an output, closeness by norm."""
+
+import numpy as np
+import reference
+
+import fastnn
+
+DTYPES = ("float32", "float64")
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
+
+
+def targets_for(output, rng, n, n_out, dtype="float64"):
+    """Random targets in the domain of a loss, some of them 0."""
+    if output == "softmax":
+        return reference.one_hot(rng.integers(0, n_out, n), n_out).astype(dtype)
+    if output == "logistic":
+        return rng.integers(0, 2, (n, n_out)).astype(dtype)
+    if output == "exp":
+        return rng.poisson(1.0, (n, n_out)).astype(dtype)
+    return rng.normal(size=(n, n_out)).astype(dtype)
+
+
+def problem(sizes, n, activation="tanh", output="softmax", dtype="float64", seed=0):
+    """A network and rows for it."""
+    rng = np.random.default_rng(seed)
+    net = fastnn.MLP(sizes, activation, output, dtype=dtype, random_state=seed)
+    return net, rng.normal(size=(n, sizes[0])).astype(dtype), targets_for(output, rng, n, sizes[-1], dtype)
+
+
+def parameters64(net):
+    return [w.astype(np.float64) for w in net.weights], [b.astype(np.float64) for b in net.biases]
+
+
+def expected_forward(net, X):
+    return reference.forward(*parameters64(net), net.activations, net.output, X.astype(np.float64))
+
+
+def expected_gradients(net, X, T, sample_weight=None, alpha=0.0):
+    s = None if sample_weight is None else sample_weight.astype(np.float64)
+    X, T = X.astype(np.float64), T.astype(np.float64)
+    return reference.loss_and_gradients(*parameters64(net), net.activations, net.output, X, T, s, alpha)
+
+
+def assert_close(actual, expected, tolerance):
+    """Each array within `tolerance` of the largest element expected of it."""
+    assert len(actual) == len(expected)
+    for layer, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        assert a.shape == e.shape
+        error = np.max(np.abs(a - e), initial=0.0)
+        assert error <= tolerance * (np.max(np.abs(e), initial=0.0) + 1e-3), f"layer {layer}: off by {error}"
+
+
+def check_against_reference(net, X, T, y=None, sample_weight=None, alpha=0.0):
+    """Outputs, loss and gradients of a network equal the reference's; `y` is what stands for T, if not T."""
+    tolerance = TOLERANCE[net.dtype.name]
+    outputs = net.forward(X)
+    assert outputs.dtype == net.dtype
+    assert_close([outputs], [expected_forward(net, X)], tolerance)
+    if not len(X):
+        return
+    loss, dw, db = net.loss_and_gradients(X, T if y is None else y, sample_weight, alpha)
+    expected, expected_dw, expected_db = expected_gradients(net, X, T, sample_weight, alpha)
+    assert {g.dtype for g in [*dw, *db]} == {net.dtype}
+    assert abs(loss - expected) <= 5 * tolerance * (1 + abs(expected))
+    assert_close(dw, expected_dw, tolerance)
+    assert_close(db, expected_db, tolerance)
+
+
+def bits(net):
+    """The parameters as bytes."""
+    return [p.tobytes() for p in [*net.weights, *net.biases]]

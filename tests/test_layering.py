@@ -1,0 +1,101 @@
+"""Imports run one way, and what is slow to import waits until it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastnn
+
+PACKAGE = Path(fastnn.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [str(source.relative_to(PACKAGE)) for source in SOURCES]
+
+# Package: the only files that import it.
+ALLOWED = {
+    "sklearn": {"estimators.py", "main_job.py", "datasets.py"},
+    "llvmlite": {"kernels/simd.py", "kernels/jit.py", "info.py"},
+}
+# estimators -> training -> model -> layout, parallel -> kernels; within the kernels down to jit and plan.
+LAYERS = [
+    {"estimators"},
+    {"training"},
+    {"model"},
+    {"layout", "parallel"},
+    {"kernels.epoch"},
+    {"kernels.step"},
+    {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
+    {"kernels.elementary"},
+    {"kernels.simd"},
+    {"kernels.jit", "kernels.plan"},
+]
+RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def imports_of(path, top_level_only=False):
+    """Full names of the modules a file imports; a file may import the package itself for its version."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imported_in_few_files(package):
+    users = {
+        name
+        for name, source in zip(NAMES, SOURCES, strict=True)
+        if any(module.split(".")[0] == package for module in imports_of(source))
+    }
+    assert users <= ALLOWED[package]
+
+
+def test_every_layer_exists():
+    modules = {"fastnn." + name.removesuffix(".py").replace("/", ".") for name in NAMES}
+    assert set(RANK) <= modules
+
+
+@pytest.mark.parametrize("module", RANK)
+def test_imports_run_one_way(module):
+    source = PACKAGE / (module.removeprefix("fastnn.").replace(".", "/") + ".py")
+    upwards = [name for name in imports_of(source) if name in RANK and RANK[name] <= RANK[module]]
+    assert not upwards
+
+
+@pytest.mark.parametrize("kernel", [name for name in NAMES if name.startswith("kernels/")])
+def test_kernels_know_nothing_of_what_uses_them(kernel):
+    own = [name for name in imports_of(PACKAGE / kernel) if name.split(".")[0] == "fastnn" and name != "fastnn"]
+    assert all(name.startswith("fastnn.kernels") for name in own)
+
+
+def modules_after(statement):
+    script = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split())
+
+
+def test_import_loads_nothing_slow():
+    loaded = modules_after("import fastnn; dir(fastnn); fastnn.__version__")
+    assert "fastnn" in loaded
+    assert not {name for name in loaded if name.startswith("fastnn.")}
+    assert not loaded & {"sklearn", "numba", "llvmlite", "scipy", "tqdm"}
+
+
+def test_the_network_does_not_load_scikit_learn():
+    loaded = modules_after("import fastnn; fastnn.MLP((2, 2))")
+    assert "numba" in loaded
+    assert "sklearn" not in loaded
+
+
+def test_public_names():
+    assert set(fastnn.__all__) == set(fastnn._HOMES) <= set(dir(fastnn))
+    for name in fastnn.__all__:
+        assert getattr(fastnn, name).__module__ == fastnn._HOMES[name]
+    with pytest.raises(AttributeError, match="perceptron"):
+        fastnn.perceptron  # noqa: B018

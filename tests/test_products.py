@@ -1,0 +1,169 @@
+"""Micro-kernel, transposes, dot products and panels against NumPy; on small integers every sum is exact."""
+
+import numba
+import numpy as np
+import pytest
+import reference
+from helpers import DTYPES
+
+from fastnn.kernels import products, simd
+from fastnn.layout import panels
+
+CONTRACTIONS = (1, 2, 3, 4, 7, 8, 9, 64, 257)
+UNTOUCHED = -99.0
+
+
+@numba.njit
+def micro_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate):
+    simd.micro_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, b, b_at)
+
+
+@numba.njit
+def transpose_block(target, target_at, target_ld, source, source_at, source_ld):
+    simd.transpose_block(target, target_at, target_ld, source, source_at, source_ld)
+
+
+@numba.njit
+def dot_block(target, target_at, a, a_at, m, b, b_at, n, ld, k):
+    simd.dot_block(target, target_at, a, a_at, m, b, b_at, n, ld, k)
+
+
+@numba.njit
+def sum_of_squares(array):
+    return simd.sum_of_squares(array)
+
+
+@numba.njit
+def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, n_ahead):
+    products.multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, b, 0, n_ahead)
+
+
+@numba.njit
+def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):
+    products.product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width)
+
+
+@numba.njit
+def rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units, width):
+    products.rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units, width)
+
+
+@numba.njit
+def units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units, width):
+    products.units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units, width)
+
+
+def integers(rng, shape, dtype):
+    return rng.integers(-4, 5, shape).astype(dtype)
+
+
+def product_arrays(m, width, k, dtype, seed=0):
+    """A[k, m] with two columns too many, B[k, width] with three, C[m, width] in a larger array with a frame."""
+    rng = np.random.default_rng(seed)
+    a, b = integers(rng, (k, m + 2), dtype), integers(rng, (k, width + 3), dtype)
+    c = np.full((m + 2, width + 5), UNTOUCHED, dtype)
+    c[1 : m + 1, 2 : width + 2] = integers(rng, (m, width), dtype)
+    return a, b, c
+
+
+def check_product(call, m, width, k, dtype, accumulate):
+    a, b, c = product_arrays(m, width, k, dtype)
+    expected = c.copy()
+    inside = expected[1 : m + 1, 2 : width + 2]
+    inside[:] = a[:, 1 : m + 1].T @ b[:, 2 : width + 2] + (inside if accumulate else 0)
+    flat = c.reshape(-1)
+    call(flat, c.shape[1] + 2, c.shape[1], a.reshape(-1), 1, a.shape[1], b.reshape(-1), 2, b.shape[1], k, m)
+    np.testing.assert_array_equal(c, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", range(1, simd.PANEL_VECTORS + 1))
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_micro_kernel(dtype, vectors, accumulate):
+    for m in (height for height in simd.HEIGHTS if height <= simd._MOST_ROWS[vectors]):
+        for k in CONTRACTIONS:
+            check_product(
+                lambda *args: micro_kernel(*args, vectors, accumulate),
+                m, vectors * simd.lanes(dtype), k, dtype, accumulate,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", range(1, simd.PANEL_VECTORS + 1))
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_multiply(dtype, vectors, accumulate):
+    width = vectors * simd.lanes(dtype)
+    for m in range(1, 50):
+        for n_ahead in (0, width):  # elements to prefetch, which change no result
+            check_product(
+                lambda *args, n=n_ahead: multiply(*args, width, accumulate, n), m, width, 1 + m % 5, dtype, accumulate
+            )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transpose_block(dtype):
+    n = simd.lanes(dtype)
+    source = np.arange((n + 2) * (n + 3)).reshape(n + 2, n + 3).astype(dtype)
+    target = np.full((n + 1, n + 5), UNTOUCHED, dtype)
+    expected = target.copy()
+    expected[1:, 2 : n + 2] = source[1 : n + 1, 2 : n + 2].T
+    transpose_block(target.reshape(-1), n + 5 + 2, n + 5, source.reshape(-1), n + 3 + 2, n + 3)
+    np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_dot_block(dtype, k):
+    lanes = simd.lanes(dtype)
+    most_rows, most_columns = simd._dot_shape(lanes)
+    assert most_rows * most_columns == lanes
+    rng = np.random.default_rng(0)
+    ld = k * lanes + 3
+    for m in range(1, most_rows + 1):
+        for n in range(1, most_columns + 1):
+            a, b = integers(rng, (m, ld), dtype), integers(rng, (n, ld), dtype)
+            target = np.full(lanes + 2, UNTOUCHED, dtype)
+            dot_block(target, 1, a.reshape(-1), 0, m, b.reshape(-1), 0, n, ld, k)
+            sums = target[1:-1].reshape(most_rows, most_columns)
+            np.testing.assert_array_equal(sums[:m, :n], a[:, : k * lanes] @ b[:, : k * lanes].T)
+            assert target[0] == target[-1] == UNTOUCHED
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sum_of_squares(dtype):
+    rng = np.random.default_rng(0)
+    for vectors in range(12):
+        x = integers(rng, vectors * simd.lanes(dtype), dtype)
+        assert sum_of_squares(x) == (x * x).sum()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("m", [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 97, 129])
+def test_product_by_unit(dtype, m):
+    rng, lanes = np.random.default_rng(m), simd.lanes(dtype)
+    for vectors, k in [(1, 1), (2, 3), (3, 5), (4, 2), (7, 9)]:
+        width, ld = vectors * lanes, vectors * lanes + 5
+        a, b = integers(rng, (k, m), dtype), integers(rng, (k, ld), dtype)
+        c = np.full((m, ld), UNTOUCHED, dtype)
+        in_panels = reference.to_panels(a, panels(m, lanes))
+        product_by_unit(c.reshape(-1), 0, in_panels, 0, k, m, m, b.reshape(-1), 0, k, ld, width)
+        np.testing.assert_array_equal(c[:, :width], a.T @ b[:, :width])
+        assert (c[:, width:] == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_units", [1, 3, 8, 16, 17, 48, 49, 64, 65, 100])
+def test_rows_to_units_and_back(dtype, n_units):
+    lanes = simd.lanes(dtype)
+    width, capacity, first = 2 * lanes, 5 * lanes, lanes
+    ld, padded = width + lanes, -(-n_units // lanes) * lanes
+    matrix = np.random.default_rng(0).normal(size=(capacity, n_units)).astype(dtype)
+    rows = reference.to_panels(matrix, panels(n_units, lanes))
+    scratch = np.full((padded, ld), UNTOUCHED, dtype)
+    rows_to_units(scratch.reshape(-1), 0, ld, rows, 0, capacity, first, n_units, width)
+    np.testing.assert_array_equal(scratch[:n_units, :width], matrix[first : first + width].T)
+    assert (scratch[:, width:] == UNTOUCHED).all()
+    back = rows.copy()
+    units_to_rows(back, 0, capacity, first, -scratch.reshape(-1), 0, ld, n_units, width)
+    matrix[first : first + width] *= -1
+    np.testing.assert_array_equal(back, reference.to_panels(matrix, panels(n_units, lanes)))

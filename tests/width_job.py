@@ -1,0 +1,45 @@
+"""Check a few networks against the reference, serial and on threads, with the settings of this process's environment.
+
+Run by test_simd_widths.py, one process per setting. `width_job.py BITS` checks that vectors are so wide.
+"""
+
+import sys
+
+import numpy as np
+from helpers import DTYPES, bits, check_against_reference, problem
+
+import fastnn
+from fastnn import model
+from fastnn.kernels import simd
+
+CASES = [
+    ((2, 4, 1), 5, "logistic", "logistic"),
+    ((7, 33, 17, 3), 50, "tanh", "softmax"),
+    ((31, 16, 9), 481, "identity", "identity"),
+    ((65, 130, 97, 5), 33, "tanh", "exp"),
+    ((200, 49, 48, 10), 2100, "logistic", "softmax"),
+]
+
+
+def trained(case, dtype, n_threads):
+    sizes, n, activation, output = case
+    net, X, T = problem(sizes, n, activation, output, dtype)
+    with fastnn.threads(n_threads):
+        net.train_epoch(X, T, fastnn.Adam(), 77, alpha=0.1)
+    return bits(net)
+
+
+def main(expected_bits, thread_dtypes):
+    assert expected_bits == simd.SIMD_BITS
+    for dtype in DTYPES:
+        for sizes, n, activation, output in CASES:
+            weight = (np.arange(1, n + 1) % 3).astype(dtype)
+            check_against_reference(*problem(sizes, n, activation, output, dtype), None, weight, 0.1)
+    model.FLOPS_PER_THREAD = 1e-9
+    for dtype in thread_dtypes:
+        for case in CASES:
+            assert trained(case, dtype, 3) == trained(case, dtype, 1), (case, dtype)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -96,5 +96,3 @@ def driver(dtype: np.dtype[Any], parallel: bool) -> Any:
 def constants_for(dtype: np.dtype[Any]) -> Any:
     return np.zeros(N_CONSTANTS, dtype)
 
-
-__all__ = ["FORWARD", "GRADIENTS", "NONE", "TRAIN", "constants_for", "driver"]

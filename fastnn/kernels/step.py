@@ -87,7 +87,7 @@ def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_
 def gather_targets(
     scratch, at, weight_at, ld, labels, targets, sample_weight, scale, order, position, n_rows, n_out,
 ):
-    """Targets of a block by unit, one-hot where labels are given, and its sample weights times `scale`, 0 for padding."""
+    """Targets of a block by unit, one-hot from labels, and its sample weights times `scale`, 0 for padding."""
     zero, one = scratch.dtype.type(0.0), scratch.dtype.type(1.0)
     fill(scratch, at, n_out * ld, zero)
     fill(scratch, weight_at, ld, zero)

@@ -12,7 +12,7 @@ from fastnn import parallel
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
-from fastnn.kernels.optimizers import Optimizer
+from fastnn.kernels.optimizers import NONE, Optimizer
 from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
 
 Array = npt.NDArray[Any]
@@ -294,7 +294,7 @@ class MLP:
             for start in range(0, n_rows, call_rows):
                 stop = min(n_rows, start + call_rows)
                 run(
-                    mode, n_threads, start, stop, batch_size, optimizer.code if optimizer else epoch.NONE,
+                    mode, n_threads, start, stop, batch_size, optimizer.code if optimizer else NONE,
                     optimizer.steps if optimizer else 0, float(alpha), optimizer.hyper() if optimizer else result,
                     work.plan, work.layers, layout.tiles, work.shares, _flat(X), labels, targets, weight,
                     self._no_rows if order is None else order, self._params, self._mirror,

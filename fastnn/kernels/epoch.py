@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange, types
 
 from fastnn.kernels.jit import entry_point, jit
-from fastnn.kernels.optimizers import N_CONSTANTS, NONE, optimizer_constants
+from fastnn.kernels.optimizers import N_CONSTANTS, optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.step import row_of, rows_region, weights_region
 

@@ -60,7 +60,10 @@ def cpu_name() -> str:
 
 
 def _short(folder: Path | None) -> str:
-    """Write a path with ~ for the home folder: reports get posted, user names need not be."""
+    """Name a folder without the parts that tell whose machine this is."""
     if folder is None:
-        return "none: no writable folder, kernels compile in every process"
-    return f"~/{folder.relative_to(Path.home())}" if folder.is_relative_to(Path.home()) else str(folder)
+        return "none: no folder is writable, every process compiles"
+    for base, name in ((Path(__file__).parents[1], "."), (Path.home(), "~")):
+        if folder.is_relative_to(base):
+            return f"{name}/{folder.relative_to(base)}"
+    return str(folder)

@@ -66,7 +66,8 @@ class Layout:
 
     @functools.cached_property
     def mirror_offsets(self) -> list[int]:
-        return _offsets([round_up(i + 1, self.lanes) * round_up(o, self.lanes) for i, o in self.pairs], self._line)
+        later = [round_up(i + 1, self.lanes) * round_up(o, self.lanes) for i, o in self.pairs[1:]]
+        return _offsets([0, *later], self._line)
 
     @property
     def n_params(self) -> int:
@@ -113,7 +114,7 @@ class Layout:
 
     def mirror(self, params: Array, mirror: Array) -> None:
         """Write the transposed weights of every layer but the first."""
-        for layer, (n_in, n_out) in enumerate(self.pairs):
+        for layer, (n_in, n_out) in list(enumerate(self.pairs))[1:]:
             slow = round_up(n_out, self.lanes)
             whole = self.unpack(params, layer).T
             for start, width in panels(n_in + 1, self.lanes):
@@ -156,7 +157,7 @@ class Workspace:
         capacity = min(round_up(n_rows, block if narrow else line), most)
         block = min(block, round_up(capacity, line))
         ld = block + line
-        self.layout, self.n_rows, self.n_threads, self.narrow = layout, n_rows, n_threads, narrow
+        self.layout = layout
         by_unit = [round_up(n + 1, layout.lanes) * ld for n in layout.sizes]
         deltas = max(by_unit)
         scratch_sizes = [*by_unit, deltas, deltas, layout.sizes[-1] * ld, ld, 4 * ld, (3 * layout.lanes) ** 2, SLACK]

@@ -1,6 +1,7 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
 import contextlib
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, SupportsIndex
@@ -13,14 +14,20 @@ from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import NONE, Optimizer
+from fastnn.kernels.simd import SIMD_BITS
 from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
 
 Array = npt.NDArray[Any]
 
 # Operations per step and thread below which another thread costs more than it saves, measured on two cores.
 FLOPS_PER_THREAD = 2_000_000
+# Each thread has a scratch of its own; results are the same for any number.
+MOST_THREADS_PER_CORE = 4
 # Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
 FLOPS_PER_CALL = 2e10
+
+
+_spare_lock = threading.Lock()
 
 
 class Parameters(list[Array]):
@@ -174,6 +181,8 @@ class MLP:
             out = np.empty((n, self.sizes[-1]), self.dtype)
         else:
             self._check_out(out, n, X.ndim)
+            if np.may_share_memory(X, out):
+                raise ValueError("out must not share memory with X")
         if n:
             self._run(epoch.FORWARD, rows, n, n, flat_out=out.reshape(-1))
         return out.reshape(-1) if X.ndim == 1 else out
@@ -224,7 +233,7 @@ class MLP:
 
         Notes
         -----
-        Ctrl-C takes effect between batches and leaves a usable network.
+        Ctrl-C takes effect between compiled calls, some tenths of a second apart, and leaves a usable network.
         """
         return sum(self._train_epoch(X, y, optimizer, batch_size, order, alpha, sample_weight))
 
@@ -252,11 +261,15 @@ class MLP:
         )  # fmt: skip
 
     def _adopt(self, optimizer: Optimizer) -> None:
+        owner = f"{self._identity}/{SIMD_BITS}"  # how moments lie depends on the width of vectors
         if optimizer.owner is None:
-            optimizer.owner = self._identity
+            optimizer.owner = owner
             optimizer.moments = empty(optimizer.n_moments * self._layout.n_params, self.dtype)
-        elif optimizer.owner != self._identity:
-            raise ValueError("optimizer holds the moments of another network; make a new one for this network")
+        elif optimizer.owner != owner:
+            raise ValueError(
+                "optimizer holds the moments of another network, or of a machine with other vectors; "
+                "make a new one for this network"
+            )
 
     def _run(
         self,
@@ -279,11 +292,13 @@ class MLP:
         weight = nothing if sample_weight is None else self._checked_weight(sample_weight, len(X))
         if not np.isscalar(alpha) or isinstance(alpha, str) or not 0 <= float(alpha) < np.inf:
             raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
+        hyper = np.zeros(0)
         if optimizer:
+            hyper = optimizer.hyper()
             self._adopt(optimizer)
         layout = self._layout
         flops_per_row = (2 if mode == epoch.FORWARD else 6) * sum(i * o for i, o in layout.pairs)
-        n_threads = self._threads_for(flops_per_row * batch_size, batch_size, mode)
+        n_threads = self._threads_for(flops_per_row * batch_size)
         call_rows = max(1, int(FLOPS_PER_CALL / (flops_per_row * batch_size))) * batch_size
         result, constants = np.zeros(2), epoch.constants_for(self.dtype)
         with self._workspace(batch_size, n_threads) as work, _pool(n_threads):
@@ -295,7 +310,7 @@ class MLP:
                 stop = min(n_rows, start + call_rows)
                 run(
                     mode, n_threads, start, stop, batch_size, optimizer.code if optimizer else NONE,
-                    optimizer.steps if optimizer else 0, float(alpha), optimizer.hyper() if optimizer else result,
+                    optimizer.steps if optimizer else 0, float(alpha), hyper,
                     work.plan, work.layers, layout.tiles, work.shares, _flat(X), labels, targets, weight,
                     self._no_rows if order is None else order, self._params, self._mirror,
                     nothing if optimizer is None else optimizer.moments, gradients, work.rows, work.scratch,
@@ -306,9 +321,9 @@ class MLP:
                     optimizer.steps += -(-(stop - start) // batch_size)
         return float(result[0]) / n_rows, float(result[1]) / n_rows
 
-    def _threads_for(self, flops: float, batch_size: int, mode: int) -> int:
+    def _threads_for(self, flops: float) -> int:
         """Threads that pay off for one step, and 1 where a parallel region is not safe."""
-        allowed = parallel.get_num_threads()
+        allowed = min(parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
         most = max(1, int(flops / FLOPS_PER_THREAD))
         return min(allowed, most) if min(allowed, most) > 1 and parallel.may_run_parallel() else 1
 
@@ -316,16 +331,18 @@ class MLP:
     def _workspace(self, batch_size: int, n_threads: int) -> Iterator[Workspace]:
         """Lend a workspace: a spare one, or a new one while another Python thread has it."""
         key = (min(batch_size, MAX_CAPACITY + 1) if not self._layout.is_narrow(batch_size) else batch_size, n_threads)
-        work = self._spare.pop(key, None)
+        with _spare_lock:
+            work = self._spare.pop(key, None)
         if work is None:
             codes = [ACTIVATIONS.index(name) for name in self.activations]
             work = Workspace(self._layout, codes, OUTPUTS.index(self.output), batch_size, n_threads)
         try:
             yield work
         finally:
-            if len(self._spare) > 3:
-                self._spare.pop(next(iter(self._spare)), None)
-            self._spare[key] = work
+            with _spare_lock:
+                if len(self._spare) > 3:
+                    self._spare.pop(next(iter(self._spare)))
+                self._spare[key] = work
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
@@ -335,8 +352,8 @@ class MLP:
             raise ValueError("X must have at least one row, got 0")
 
     def _check_matrix(self, name: str, array: Array, n_columns: int) -> None:
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}; use numpy.asarray")
+        if not isinstance(array, np.ndarray) or isinstance(array, (np.ma.MaskedArray, np.matrix)):
+            raise TypeError(f"{name} must be a plain NumPy array, got {type(array).__name__}; use numpy.asarray")
         if array.dtype != self.dtype:
             raise TypeError(
                 f"{name} must have the network's dtype, {self.dtype}, got {array.dtype}; "
@@ -344,8 +361,8 @@ class MLP:
             )
         if array.ndim != 2 or array.shape[1] != n_columns:
             raise ValueError(f"{name} must have shape (n, {n_columns}), got {array.shape}")
-        if not array.flags.c_contiguous:
-            raise ValueError(f"{name} must be C-contiguous; use numpy.ascontiguousarray({name})")
+        if not array.flags.c_contiguous or not array.flags.aligned:
+            raise ValueError(f"{name} must be C-contiguous and aligned; use numpy.ascontiguousarray({name})")
 
     def _check_out(self, out: Array, n: int, ndim: int) -> None:
         expected = (self.sizes[-1],) if ndim == 1 else (n, self.sizes[-1])
@@ -353,8 +370,8 @@ class MLP:
             raise TypeError(f"out must be a NumPy array of dtype {self.dtype}")
         if out.shape != expected:
             raise ValueError(f"out must have shape {expected}, got {out.shape}")
-        if not out.flags.c_contiguous or not out.flags.writeable:
-            raise ValueError("out must be C-contiguous and writeable")
+        if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+            raise ValueError("out must be C-contiguous, aligned and writeable")
 
     def _checked_targets(self, y: Any, n: int) -> tuple[Array, Array]:
         """Return class indices and targets as the kernels take them, one of them empty."""
@@ -366,14 +383,16 @@ class MLP:
             if y.shape != (n,):
                 raise ValueError(f"y must have {n} entries, one per row of X, got {y.shape[0]}")
             _check_range("y", y, n_out)
-            return _flat(np.ascontiguousarray(y, np.int64)), self._nothing
+            return _flat(np.require(y, np.int64, ["C", "A"])), self._nothing
         if y.shape != (n, n_out) and not (n_out == 1 and y.shape == (n,)):
             raise ValueError(f"y must have shape ({n},) for class indices or ({n}, {n_out}) for targets, got {y.shape}")
         if y.dtype.kind in "iu" and y.ndim == 1 and self.output in ("logistic", "softmax"):
             _check_range("y", y, 2 if self.output == "logistic" else 1)
+        if self.output == "exp" and y.size and y.min() < 0:
+            raise ValueError(f"y must be at least 0 for output 'exp', got {y.min()}")
         if self.output == "softmax" and y.ndim == 1 and y.dtype.kind in "biu":
             y = np.ones(n)
-        return self._no_rows, _flat(np.ascontiguousarray(y, self.dtype))
+        return self._no_rows, _flat(np.require(y, self.dtype, ["C", "A"]))
 
     def _checked_weight(self, sample_weight: Any, n: int) -> Array:
         weight = _as_array("sample_weight", sample_weight)
@@ -381,9 +400,13 @@ class MLP:
             raise TypeError(f"sample_weight must be real numbers, got dtype {weight.dtype}")
         if weight.shape != (n,):
             raise ValueError(f"sample_weight must have shape ({n},), got {weight.shape}")
+        with np.errstate(over="ignore"):
+            weight = np.require(weight, self.dtype, ["C", "A"])
         if not np.isfinite(weight).all():
-            raise ValueError("sample_weight must be finite, got NaN or infinity")
-        return _flat(np.ascontiguousarray(weight, self.dtype))
+            raise ValueError(f"sample_weight must be finite in {self.dtype}, got NaN or infinity")
+        if not np.isfinite(weight.sum(dtype=np.float64)):
+            raise ValueError("sample_weight must have a finite sum, got infinity")
+        return _flat(weight)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the network without its buffers; how they lie depends on the machine."""
@@ -483,7 +506,7 @@ def _checked_order(order: Any, n: int) -> Array:
     if indices.dtype.kind not in "iu":
         raise TypeError(f"order must be integers, got dtype {indices.dtype}")
     _check_range("order", indices, n)
-    return _flat(np.ascontiguousarray(indices, np.int64))
+    return _flat(np.require(indices, np.int64, ["C", "A"]))
 
 
 def _check_range(name: str, values: Array, bound: int) -> None:

@@ -140,14 +140,30 @@ def _small_region() -> Callable[[], int]:
 
 def may_run_parallel() -> bool:
     """Whether a parallel region is safe here: always with TBB, else only in the main thread of the first process."""
-    return load_tbb() or (threading.current_thread() is threading.main_thread() and os.getpid() == _imported_in)
+    return _layer_is_tbb() or (threading.current_thread() is threading.main_thread() and os.getpid() == _imported_in)
+
+
+def _layer_is_tbb() -> bool:
+    """Whether Numba runs on TBB, or will once a first region starts."""
+    found = load_tbb()
+    try:
+        return bool(numba.threading_layer() == "tbb")
+    except ValueError:
+        asked, priority = numba.config.THREADING_LAYER, numba.config.THREADING_LAYER_PRIORITY
+        asks_for_tbb = asked in ("tbb", "safe", "threadsafe", "forksafe") or (asked, priority[0]) == ("default", "tbb")
+        return found and asks_for_tbb
+
+
+def numba_limit() -> int:
+    """Return the number of threads that Numba has started or may start."""
+    return int(numba.config.NUMBA_NUM_THREADS)
 
 
 @contextlib.contextmanager
 def numba_threads(n: int) -> Iterator[None]:
     """Let Numba use `n` threads, as far as it has them, and restore its number afterwards."""
     before = numba.get_num_threads()
-    numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(n, numba_limit()))
     try:
         yield
     finally:

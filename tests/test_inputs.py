@@ -271,7 +271,7 @@ def test_subclasses_of_array_will_do():
     np.testing.assert_array_equal(NET.forward(X.view(Named)), NET.forward(X))
 
 
-def test_masked_rows_are_plain_rows():
-    """A mask is not looked at, as in NumPy's own products; nothing breaks."""
-    masked = np.ma.masked_array(X, mask=X > 0)
-    np.testing.assert_array_equal(NET.forward(masked), NET.forward(X))
+def test_masked_rows_are_refused():
+    """A mask would be lost on the way into the kernels."""
+    with pytest.raises(TypeError, match="X must be a plain NumPy array, got MaskedArray"):
+        NET.forward(np.ma.masked_array(X, mask=X > 0))

@@ -71,7 +71,7 @@ def run(
                         params.dtype.type(alpha * scale), params, mirror, moments, gradients, rows,
                         scratch, partial, squares, constants, X, order, first + done + n, n_following,
                     )
-        if alpha != 0.0:
+        if params.dtype.type(alpha * scale) != params.dtype.type(0.0):  # as the tiles see it
             penalty = 0.5 * alpha * sum_of(squares, squares.size)
         result[0] += data_loss * n_batch
         result[1] += penalty * scale * n_batch

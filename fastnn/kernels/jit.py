@@ -28,6 +28,13 @@ Decorator = Callable[[Callable[..., Any]], Any]
 jit: Decorator = numba.njit(**INTERNAL)
 
 
+# Settings of Numba that leave the machine code as it is; joblib's workers have them, and must find the cache.
+AT_RUN_TIME = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
+
+_LEVEL = config.OPT
+_compiling = threading.RLock()  # an entry point sets Numba's configuration while it compiles
+
+
 class _OptimiseOnce(event.Listener):  # type: ignore[misc]
     """Leave what an entry point calls to be optimised with it.
 
@@ -36,7 +43,7 @@ class _OptimiseOnce(event.Listener):  # type: ignore[misc]
     """
 
     def __init__(self) -> None:
-        self.depth, self.level = 0, config.OPT
+        self.depth = 0
 
     def on_start(self, event: Any) -> None:
         self.depth += 1
@@ -46,7 +53,7 @@ class _OptimiseOnce(event.Listener):  # type: ignore[misc]
     def on_end(self, event: Any) -> None:
         self.depth -= 1
         if self.depth <= 1:
-            config.OPT = self.level
+            config.OPT = _LEVEL
 
 
 def entry_point(function: Callable[..., Any], signature: Any, dtype: np.dtype[Any], parallel: bool = False) -> Any:
@@ -55,20 +62,21 @@ def entry_point(function: Callable[..., Any], signature: Any, dtype: np.dtype[An
     Each entry has a folder of its own: Numba's cache does not tell `parallel` apart, and can cross two signatures of
     one function when two processes compile them at the same time.
     """
-    logger = logging.getLogger("fastnn")
-    note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; this machine keeps them", dtype.name])
-    note.daemon = True
-    folder = cache_folder()
-    previous = numba.config.CACHE_DIR
-    if folder is not None:
-        numba.config.CACHE_DIR = str(folder / f"{dtype.name}-{'parallel' if parallel else 'serial'}")
-    note.start()
-    try:
-        with event.install_listener("numba:compile", _OptimiseOnce()):
-            return numba.njit(signature, parallel=parallel, cache=folder is not None, **FLAGS)(function)
-    finally:
-        note.cancel()
-        numba.config.CACHE_DIR = previous
+    with _compiling:
+        logger = logging.getLogger("fastnn")
+        note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; this machine keeps them", dtype.name])
+        note.daemon = True
+        folder = cache_folder()
+        previous = numba.config.CACHE_DIR
+        if folder is not None:
+            numba.config.CACHE_DIR = str(folder / f"{dtype.name}-{'parallel' if parallel else 'serial'}")
+        note.start()
+        try:
+            with event.install_listener("numba:compile", _OptimiseOnce()):
+                return numba.njit(signature, parallel=parallel, cache=folder is not None, **FLAGS)(function)
+        finally:
+            note.cancel()
+            numba.config.CACHE_DIR = previous
 
 
 @functools.cache
@@ -93,8 +101,9 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
+    variables = sorted(key for key in os.environ if key.startswith(("NUMBA_", "FASTNN_SIMD")))
     settings = (
-        [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith(("NUMBA_", "FASTNN_SIMD"))],
+        [(key, os.environ[key]) for key in variables if key not in AT_RUN_TIME],
         (sys.version, numba.__version__, llvmlite.__version__, np.__version__),
         (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()),
     )

@@ -268,7 +268,7 @@ def test_a_forked_child_trains():
 
 
 def test_without_tbb_only_the_main_thread_goes_parallel(monkeypatch):
-    monkeypatch.setattr(parallel, "load_tbb", lambda: False)
+    monkeypatch.setattr(parallel, "_layer_is_tbb", lambda: False)
     assert parallel.may_run_parallel()
     seen = []
     other = threading.Thread(target=lambda: seen.append(parallel.may_run_parallel()))
@@ -277,3 +277,7 @@ def test_without_tbb_only_the_main_thread_goes_parallel(monkeypatch):
     assert seen == [False]
     monkeypatch.setattr(parallel, "_imported_in", -1)
     assert not parallel.may_run_parallel()
+
+
+def test_another_threading_layer_is_not_taken_for_tbb():
+    run_script("from fastnn import parallel; assert not parallel._layer_is_tbb()", NUMBA_THREADING_LAYER="workqueue")

@@ -8,21 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.kernels import plan as P
-from fastnn.kernels.simd import PANEL_VECTORS, lanes
+from fastnn.kernels import products
+from fastnn.kernels.simd import LINE, lanes
 
 Array = npt.NDArray[Any]
 
-LINE = 64  # bytes of a cache line
+# The kernels' own arithmetic, as plain Python: what is laid out here is walked there.
+round_up, panel_width = products.round_up.py_func, products.panel_width.py_func
+
 SLACK = 16 * 48  # elements past the end of a buffer that a transposed block of padding may touch
 MAX_CAPACITY = 2048  # rows held at once by a wide network
 NARROW_BLOCK = 480  # rows of a block of a narrow network
 NARROW_ROWS = 32 * NARROW_BLOCK  # rows held at once by a narrow network
 WIDE_BLOCK_BYTES = 576 * 1024  # one layer's input for a block of a wide network: about half of L2
 NARROW_PARAMS = 8192
-
-
-def round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
 
 
 def empty(size: int, dtype: Any) -> Array:
@@ -37,8 +36,7 @@ def panels(n: int, width: int) -> list[tuple[int, int]]:
     """First element and width of each panel of `n` elements, `width` lanes to a vector; see `panel_width`."""
     found, start = [], 0
     while start < n:
-        vectors = -(-(n - start) // width)
-        size = (2 if vectors == 4 else min(vectors, PANEL_VECTORS)) * width
+        size = panel_width(n - start, width)
         found.append((start, size))
         start += size
     return found
@@ -134,7 +132,7 @@ class Layout:
         vectors = max(1, round(min(n_rows, NARROW_BLOCK) / self.lanes))
         dots = sum(round_up(i + 1, 4) * round_up(o, 4) * (1 + 4 / vectors) for i, o in self.pairs)
         tiles = sum((i + 1) * round_up(o, self.lanes) + 8 * (i + 1 + o) for i, o in self.pairs)
-        return dots < tiles
+        return bool(dots < tiles)
 
 
 def _offsets(lengths: list[int], line: int) -> list[int]:

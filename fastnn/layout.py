@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fastnn.kernels import plan as P
 from fastnn.kernels import products
 from fastnn.kernels.simd import LINE, lanes
+from fastnn.kernels.team import state_size
 
 Array = npt.NDArray[Any]
 
@@ -197,6 +198,7 @@ class Workspace:
         self.gradients = empty(layout.n_params + SLACK if n_rows > capacity else 0, layout.dtype)
         self.row_loss = empty(capacity, layout.dtype)
         self.squares = empty(len(layout.tiles), layout.dtype)
+        self.team = empty(state_size(n_threads), np.int64)
 
     def _constant_input(self, capacity: int) -> None:
         """Set the input unit that meets the bias to 1 in every row; nothing else ever writes it."""

@@ -302,21 +302,22 @@ class MLP:
         call_rows = max(1, int(FLOPS_PER_CALL / (flops_per_row * batch_size))) * batch_size
         result, constants = np.zeros(2), epoch.constants_for(self.dtype)
         with self._workspace(batch_size, n_threads) as work, _pool(n_threads):
-            run = epoch.driver(self.dtype, n_threads > 1)
+            n_launched = min(n_threads, parallel.numba_limit())
             if gradients is None:
                 rounds = mode == epoch.TRAIN and batch_size > work.capacity
                 gradients = work.gradients if rounds else nothing
             for start in range(0, n_rows, call_rows):
                 stop = min(n_rows, start + call_rows)
-                run(
-                    mode, n_threads, start, stop, batch_size, optimizer.code if optimizer else NONE,
+                work.team[:] = 0
+                epoch.launch(self.dtype, n_launched, (
+                    n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
                     optimizer.steps if optimizer else 0, float(alpha), hyper,
                     work.plan, work.layers, layout.tiles, work.shares, _flat(X), labels, targets, weight,
                     self._no_rows if order is None else order, self._params, self._mirror,
                     nothing if optimizer is None else optimizer.moments, gradients, work.rows, work.scratch,
                     work.partial, work.row_loss, work.squares, constants, result,
-                    nothing if flat_out is None else flat_out,
-                )  # fmt: skip
+                    nothing if flat_out is None else flat_out, work.team,
+                ))  # fmt: skip
                 if optimizer:
                     optimizer.steps += -(-(stop - start) // batch_size)
         return float(result[0]) / n_rows, float(result[1]) / n_rows

@@ -16,7 +16,7 @@ NAMES = [str(source.relative_to(PACKAGE)) for source in SOURCES]
 # Package: the only files that import it.
 ALLOWED = {
     "sklearn": {"estimators.py", "main_job.py", "datasets.py"},
-    "llvmlite": {"kernels/simd.py", "kernels/jit.py", "info.py"},
+    "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
 }
 # estimators -> training -> model -> layout, parallel -> kernels; within the kernels down to jit and plan.
 LAYERS = [
@@ -28,8 +28,9 @@ LAYERS = [
     {"kernels.step"},
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
     {"kernels.elementary"},
-    {"kernels.simd"},
+    {"kernels.simd", "kernels.team"},
     {"kernels.jit", "kernels.plan"},
+    {"kernels.inner"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from fastnn.kernels.jit import entry_point, jit
 from fastnn.kernels.optimizers import N_CONSTANTS, optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.step import row_of, rows_region, weights_region
+from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
 
 FORWARD, GRADIENTS, TRAIN = range(3)
 
@@ -40,59 +41,95 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 
 def run(
-    mode, n_threads, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
+    thread, n_slices, mode, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
     X, labels, targets, sample_weight, order, params, mirror, moments, gradients, rows, scratch, partial, row_loss,
-    squares, constants, result, out,
+    squares, constants, result, out, state,
 ):
-    """Go through rows [start, stop) of an epoch; add data loss and penalty, weighted by rows, to `result`."""
+    """One thread's way through rows [start, stop) of an epoch, in phases that the team of `state` goes through.
+
+    Adds data loss and penalty, weighted by rows, to `result`. The last thread of a phase does what is done once.
+    """
+    phase = 0
     for first in range(start, stop, batch_size):
         n_batch = min(batch_size, stop - first)
-        total_weight, data_loss, penalty = 0.0, 0.0, 0.0
-        if mode != FORWARD:
-            total_weight = weight_of_rows(sample_weight, order, first, n_batch)
-            steps += 1
-            optimizer_constants(optimizer, hyper, steps, constants)
+        steps += 1
+        total_weight = weight_of_rows(sample_weight, order, first, n_batch) if mode != FORWARD else 0.0
         scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
+        decay = params.dtype.type(alpha * scale)
         for done in range(0, n_batch, plan[CAPACITY]):
             n = min(plan[CAPACITY], n_batch - done)
-            for t in prange(n_threads):
+            phase, last = phase + 1, False
+            s = next_slice(state, thread, n_slices, phase)
+            while s >= 0:
                 rows_region(
-                    t, n_threads, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight,
+                    s, n_slices, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight,
                     params.dtype.type(scale), order,
                     first + done, n, params, mirror, rows, scratch, partial, row_loss, out,
                 )
-            if mode != FORWARD:
-                data_loss += sum_of(row_loss, n)
-                left = n_batch - done - n
-                n_following = min(plan[CAPACITY], left if left > 0 else min(batch_size, stop - first - n_batch))
-                for t in prange(n_threads):
-                    weights_region(
-                        t, n_threads, optimizer, plan, layers_of, tiles, shares, n, done > 0, done + n == n_batch,
-                        params.dtype.type(alpha * scale), params, mirror, moments, gradients, rows,
-                        scratch, partial, squares, constants, X, order, first + done + n, n_following,
-                    )
-        if params.dtype.type(alpha * scale) != params.dtype.type(0.0):  # as the tiles see it
-            penalty = 0.5 * alpha * sum_of(squares, squares.size)
-        result[0] += data_loss * n_batch
-        result[1] += penalty * scale * n_batch
+                last = finish_slice(state, n_slices, phase)
+                s = next_slice(state, thread, n_slices, phase)
+            if last:
+                if mode != FORWARD:
+                    result[0] += sum_of(row_loss, n) * n_batch
+                    optimizer_constants(optimizer, hyper, steps, constants)
+                complete(state, phase)
+            wait_for(state, phase)
+            if mode == FORWARD:
+                continue
+            phase, last = phase + 1, False
+            left = n_batch - done - n
+            n_following = min(plan[CAPACITY], left if left > 0 else min(batch_size, stop - first - n_batch))
+            s = next_slice(state, thread, n_slices, phase)
+            while s >= 0:
+                weights_region(
+                    s, n_slices, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
+                    decay, params, mirror, moments, gradients, rows,
+                    scratch, partial, squares, constants, X, order, first + done + n, n_following,
+                )
+                last = finish_slice(state, n_slices, phase)
+                s = next_slice(state, thread, n_slices, phase)
+            if last:
+                if left == 0 and decay != params.dtype.type(0.0):  # as the tiles see it
+                    result[1] += 0.5 * alpha * sum_of(squares, squares.size) * scale * n_batch
+                complete(state, phase)
+            wait_for(state, phase)
+
+
+def _kinds(dtype: np.dtype[Any]) -> list[Any]:
+    """Types of the arguments of `run` after the thread."""
+    real = numba.from_dtype(dtype)
+    vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
+    table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
+    i, f = types.int64, types.float64
+    return [
+        i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
+        vector, whole, vector, vector, whole, *([vector] * 10), wide, vector, whole,
+    ]  # fmt: skip
 
 
 @functools.cache
-def driver(dtype: np.dtype[Any], parallel: bool) -> Any:
-    """Return `run` compiled for a dtype, serial or parallel; from the cache when this machine compiled it before."""
-    real = numba.from_dtype(dtype)
-    vector = types.Array(real, 1, "C")
-    whole = types.Array(types.int64, 1, "C")
-    table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
-    wide = types.Array(types.float64, 1, "C")
-    i, f = types.int64, types.float64
-    signature = types.void(
-        i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
-        vector, whole, vector, vector, whole, *([vector] * 10), wide, vector,
-    )
-    return entry_point(run, signature, dtype, parallel)
+def _driver(dtype: np.dtype[Any]) -> Any:
+    """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
+    return entry_point(run, types.void(types.int64, *_kinds(dtype)), dtype.name)
+
+
+@functools.cache
+def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
+    """Return the parallel region, and the address of the machine code that each of its threads runs."""
+    compiled = _driver(dtype).overloads[(types.int64, *_kinds(dtype))]
+    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    signature = types.void(types.int64, types.int64, types.Tuple(_kinds(dtype)))
+    return entry_point(run_team, signature, f"{dtype.name}-team", parallel=True), address
+
+
+def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:
+    """Call `run` in this thread, or in a team of `n_threads`."""
+    if n_threads == 1:
+        _driver(dtype)(0, *arguments)
+    else:
+        region, address = _team(dtype)
+        region(n_threads, address, arguments)
 
 
 def constants_for(dtype: np.dtype[Any]) -> Any:
     return np.zeros(N_CONSTANTS, dtype)
-

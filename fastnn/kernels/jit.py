@@ -14,49 +14,28 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-from numba.core import config, event
+
+from fastnn.kernels.inner import Inner
 
 # No fast-math: every rounding is written out, FMAs as `simd.fma`. What LLVM may contract or reorder it does one way in
 # one caller and another way in the next; so the same inputs give the same bits in the serial and the parallel driver,
 # however rows are shared out, and NaN stays visible.
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True,
+                            "pipeline_class": Inner}
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
-# Everything below an entry point becomes part of it, see `_OptimiseOnce`.
-jit: Decorator = numba.njit(**INTERNAL)
 
+jit: Decorator = numba.njit(**INTERNAL)
 
 # Settings of Numba that leave the machine code as it is; joblib's workers have them, and must find the cache.
 AT_RUN_TIME = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
 
-_LEVEL = config.OPT
 _compiling = threading.RLock()  # an entry point sets Numba's configuration while it compiles
 
 
-class _OptimiseOnce(event.Listener):  # type: ignore[misc]
-    """Leave what an entry point calls to be optimised with it.
-
-    Numba optimises every function by itself and again in each caller; six levels down that was half the compile
-    time, and the loops come out no better. While a nested function compiles, LLVM runs at level 0.
-    """
-
-    def __init__(self) -> None:
-        self.depth = 0
-
-    def on_start(self, event: Any) -> None:
-        self.depth += 1
-        if self.depth > 1:
-            config.OPT = 0
-
-    def on_end(self, event: Any) -> None:
-        self.depth -= 1
-        if self.depth <= 1:
-            config.OPT = _LEVEL
-
-
-def entry_point(function: Callable[..., Any], signature: Any, dtype: np.dtype[Any], parallel: bool = False) -> Any:
+def entry_point(function: Callable[..., Any], signature: Any, name: str, parallel: bool = False) -> Any:
     """Compile `function` for one signature, or load it from the cache.
 
     Each entry has a folder of its own: Numba's cache does not tell `parallel` apart, and can cross two signatures of
@@ -64,16 +43,15 @@ def entry_point(function: Callable[..., Any], signature: Any, dtype: np.dtype[An
     """
     with _compiling:
         logger = logging.getLogger("fastnn")
-        note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; this machine keeps them", dtype.name])
+        note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; this machine keeps them", name])
         note.daemon = True
         folder = cache_folder()
         previous = numba.config.CACHE_DIR
         if folder is not None:
-            numba.config.CACHE_DIR = str(folder / f"{dtype.name}-{'parallel' if parallel else 'serial'}")
+            numba.config.CACHE_DIR = str(folder / name)
         note.start()
         try:
-            with event.install_listener("numba:compile", _OptimiseOnce()):
-                return numba.njit(signature, parallel=parallel, cache=folder is not None, **FLAGS)(function)
+            return numba.njit(signature, parallel=parallel, cache=folder is not None, **FLAGS)(function)
         finally:
             note.cancel()
             numba.config.CACHE_DIR = previous

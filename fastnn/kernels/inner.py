@@ -1,0 +1,89 @@
+"""How Numba compiles the functions below an entry point: to LLVM IR and no further.
+
+By itself Numba optimises every function and turns it into machine code, with all that it calls, and does so again in
+each caller; six levels down that was three quarters of the compile time. Here a function stays as it was written until
+its entry point is optimised as a whole, and of Numba's passes only those that our kernels need are run.
+"""
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase
+from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.typed_passes import (
+    IRLegalization,
+    NativeLowering,
+    NoPythonBackend,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
+from numba.core.untyped_passes import (
+    DeadBranchPrune,
+    FixupArgs,
+    IRProcessing,
+    ReconstructSSA,
+    RewriteSemanticConstants,
+    TranslateByteCode,
+)
+
+
+class Library(JITCodeLibrary):  # type: ignore[misc]
+    """The IR of one inner function."""
+
+    _shared_module: Any
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def finalize(self) -> None:
+        self._finalized = True
+
+    def _get_module_for_linking(self) -> Any:
+        """Return the IR of this function and of all that it calls, each once."""
+        if self._shared_module is None:
+            module = self._final_module.clone()
+            for library in self._callees():
+                module.link_in(library._final_module, preserve=True)
+            for function in module.functions:
+                if not function.is_declaration and function.linkage == llvm.Linkage.external:
+                    function.linkage = "linkonce_odr"
+            self._shared_module = module
+        return self._shared_module
+
+    def _callees(self) -> list[Any]:
+        found: dict[Any, None] = {}
+        pending = list(self._linking_libraries)
+        while pending:
+            library = pending.pop()
+            if library not in found:
+                found[library] = None
+                pending += library._linking_libraries
+        return list(found)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class Lowering(NativeLowering):  # type: ignore[misc]
+    _name = "fastnn_inner_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = Library(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        # Callers look the function up by its entry point; nothing ever calls this one.
+        entry_point: Any = {}.get
+        state.targetctx.insert_user_function(entry_point, state.cr.fndesc, [state.library])
+        state.cr = state.cr._replace(cfunc=entry_point)
+        return True
+
+
+class Inner(CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[Any]:
+        manager = PassManager("fastnn inner function")
+        for kind in (
+            TranslateByteCode, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, ReconstructSSA,
+            NopythonTypeInference, PreLowerStripPhis, IRLegalization, Lowering, NoPythonBackend,
+        ):  # fmt: skip
+            manager.add_pass(kind, kind.__name__)
+        manager.finalize()
+        return [manager]

@@ -1,0 +1,144 @@
+"""A team of threads that goes through phases together: each phase has slices, taken by whoever comes first.
+
+One parallel region serves a whole epoch, where entering one costs as much as a small step. A thread that is late or
+taken away holds nobody up: its slice is claimed by another, and it finds its place when it comes. So no phase waits
+for a thread that has not begun, whatever the threading layer runs at once, and one thread alone finishes everything.
+What a slice computes does not depend on who takes it.
+
+`state` is one int64 array of `state_size(n_slices)` zeros: the last phase that is complete, the slices finished in
+all phases, and for each slice the last phase it was claimed in, each on a cache line of its own.
+"""
+
+import ctypes
+import sys
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import prange
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fastnn.kernels.jit import jit
+
+I64 = ir.IntType(64)
+STRIDE = 8  # int64s of a cache line
+COMPLETE, FINISHED, CLAIMS = 0, STRIDE, 2 * STRIDE
+PATIENCE = 4096  # looks at the state, some tens of microseconds, before a waiting thread lets others run
+
+_windows = sys.platform == "win32"
+_yield = ctypes.CDLL("kernel32").SwitchToThread if _windows else ctypes.CDLL(None).sched_yield
+llvm.add_symbol("fastnn_yield", ctypes.cast(_yield, ctypes.c_void_p).value)
+
+
+def state_size(n_slices: int) -> int:
+    return CLAIMS + STRIDE * n_slices
+
+
+def _element(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+    return builder.gep(data, [args[1]])
+
+
+@intrinsic
+def _advance(typingctx, state, at, value):
+    """Raise state[at] from value - 1 to value; whether this thread did it."""
+
+    def codegen(context, builder, signature, args):
+        pointer, value = _element(context, builder, signature, args), args[2]
+        pair = builder.cmpxchg(pointer, builder.sub(value, I64(1)), value, "acq_rel", "monotonic")
+        return builder.extract_value(pair, 1)
+
+    return types.boolean(state, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _increment(typingctx, state, at):
+    """Add 1 to state[at]; return the sum."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _element(context, builder, signature, args)
+        return builder.add(builder.atomic_rmw("add", pointer, I64(1), "acq_rel"), I64(1))
+
+    return types.int64(state, types.int64), codegen
+
+
+@intrinsic
+def _load(typingctx, state, at):
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(_element(context, builder, signature, args), "acquire", 8)
+
+    return types.int64(state, types.int64), codegen
+
+
+@intrinsic
+def _store(typingctx, state, at, value):
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[2], _element(context, builder, signature, args), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(state, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _let_others_run(typingctx):
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "fastnn_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@jit
+def next_slice(state, thread, n_slices, phase):
+    """Claim a slice of a phase for this thread, its own first; -1 when all are taken."""
+    for turn in range(n_slices):
+        number = (thread + turn) % n_slices
+        if _advance(state, CLAIMS + STRIDE * number, phase):
+            return number
+    return -1
+
+
+@jit
+def finish_slice(state, n_slices, phase):
+    """Report a slice done; True for the last of the phase, whose thread then calls `complete`."""
+    return _increment(state, FINISHED) == n_slices * phase
+
+
+@jit
+def complete(state, phase):
+    """Let the team go on from a phase."""
+    _store(state, COMPLETE, phase)
+
+
+@jit
+def wait_for(state, phase):
+    """Wait until a phase is complete: all that was written in it can then be read."""
+    looks = 0
+    while _load(state, COMPLETE) < phase:
+        looks += 1
+        if looks > PATIENCE:
+            _let_others_run()
+
+
+@intrinsic
+def call_native(typingctx, address, thread, arguments):
+    """Call the machine code at `address`, an entry point without a result, with (thread, *arguments)."""
+    signature = types.void(types.int64, types.int64, arguments)
+
+    def codegen(context, builder, signature, args):
+        kinds = (types.int64, *signature.args[2])
+        values = [args[1], *cgutils.unpack_tuple(builder, args[2])]
+        function_type = context.call_conv.get_function_type(types.void, kinds)
+        function = builder.inttoptr(args[0], function_type.as_pointer())
+        context.call_conv.call_function(builder, function, types.void, kinds, values)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def run_team(n_threads, address, arguments):
+    """Call the machine code at `address` with (thread, *arguments) in each of `n_threads` threads."""
+    for thread in prange(n_threads):
+        call_native(address, thread, arguments)

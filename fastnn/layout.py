@@ -82,8 +82,8 @@ class Layout:
         rows = [
             (layer, i, width_in, o, width_out)
             for layer, (n_in, n_out) in enumerate(self.pairs)
-            for o, width_out in panels(n_out, self.lanes)
             for i, width_in in panels(n_in + 1, self.lanes)
+            for o, width_out in panels(n_out, self.lanes)
         ]
         return np.array(rows, np.int64)
 
@@ -159,19 +159,19 @@ class Workspace:
         self.layout = layout
         by_unit = [round_up(n + 1, layout.lanes) * ld for n in layout.sizes]
         deltas = max(by_unit)
-        scratch_sizes = [*by_unit, deltas, deltas, layout.sizes[-1] * ld, ld, 4 * ld, (3 * layout.lanes) ** 2, SLACK]
+        scratch_sizes = [*by_unit, deltas, deltas, layout.sizes[-1] * ld, ld, 4 * ld, (3 * layout.lanes) ** 2,
+                         0 if narrow else 3 * layout.lanes * capacity, SLACK]
         at = _offsets(scratch_sizes, line)
         n = len(layout.sizes)
         inputs = [] if narrow else [round_up(i + 1, layout.lanes) * capacity for i in layout.sizes[1:-1]]
         delta_sizes = [] if narrow else [round_up(o, layout.lanes) * capacity for o in layout.sizes[1:]]
-        first_input = round_up(layout.sizes[0] + 1, layout.lanes) * capacity
-        rows_at = _offsets([first_input, *inputs, *delta_sizes, SLACK], line)
+        rows_at = _offsets([*inputs, *delta_sizes, SLACK], line)
 
         self.plan = np.zeros(P.N_FIELDS, np.int64)
         for field, value in {
             P.OUTPUT: output, P.NARROW: narrow, P.BLOCK_ROWS: block, P.CAPACITY: capacity, P.SCRATCH: at[-1],
             P.DELTA_A: at[n], P.DELTA_B: at[n + 1], P.TARGET: at[n + 2], P.WEIGHT: at[n + 3], P.WORK: at[n + 4],
-            P.TILE: at[n + 5], P.N_PARAMS: layout.n_params,
+            P.TILE: at[n + 5], P.PACKED: at[n + 6], P.N_PARAMS: layout.n_params,
         }.items():  # fmt: skip
             self.plan[field] = value
         self.layers = np.zeros((n_threads, n - 1, P.N_LAYER_FIELDS), np.int64)
@@ -180,8 +180,8 @@ class Workspace:
                 P.N_IN: n_in, P.N_OUT: n_out, P.WEIGHTS: layout.weight_offsets[layer],
                 P.ACTIVATION: activations[layer] if layer < n - 2 else 0,
                 P.MIRROR: layout.mirror_offsets[layer],
-                P.INPUT_ROWS: rows_at[layer] if layer == 0 or not narrow else 0,
-                P.DELTA_ROWS: 0 if narrow else rows_at[n - 1 + layer],
+                P.INPUT_ROWS: 0 if narrow or layer == 0 else rows_at[layer - 1],
+                P.DELTA_ROWS: 0 if narrow else rows_at[n - 2 + layer],
                 P.INPUT_UNITS: at[layer], P.OUTPUT_UNITS: at[layer + 1],
             }  # fmt: skip
             for field, value in fields.items():
@@ -190,7 +190,6 @@ class Workspace:
                 self.layers[thread, layer, [P.INPUT_UNITS, P.OUTPUT_UNITS]] += thread * at[-1]
         self.shares = layout.shares(n_threads)
         self.rows = empty(rows_at[-1], layout.dtype)
-        self._constant_input(capacity)
         self.scratch = empty(at[-1] * n_threads, layout.dtype)
         self.partial = empty(layout.n_params * (capacity // block) if narrow else 0, layout.dtype)
         self.capacity = capacity
@@ -198,11 +197,5 @@ class Workspace:
         self.gradients = empty(layout.n_params + SLACK if n_rows > capacity else 0, layout.dtype)
         self.row_loss = empty(capacity, layout.dtype)
         self.squares = empty(len(layout.tiles), layout.dtype)
+        self.identity = np.arange(capacity)
         self.team = empty(state_size(n_threads), np.int64)
-
-    def _constant_input(self, capacity: int) -> None:
-        """Set the input unit that meets the bias to 1 in every row; nothing else ever writes it."""
-        n_in = self.layout.sizes[0]
-        for start, width in panels(n_in + 1, self.layout.lanes):
-            if start <= n_in < start + width:
-                self.rows[start * capacity : (start + width) * capacity].reshape(capacity, width)[:, n_in - start] = 1

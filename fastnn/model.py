@@ -316,7 +316,7 @@ class MLP:
                     self._no_rows if order is None else order, self._params, self._mirror,
                     nothing if optimizer is None else optimizer.moments, gradients, work.rows, work.scratch,
                     work.partial, work.row_loss, work.squares, constants, result,
-                    nothing if flat_out is None else flat_out, work.team,
+                    nothing if flat_out is None else flat_out, work.identity, work.team,
                 ))  # fmt: skip
                 if optimizer:
                     optimizer.steps += -(-(stop - start) // batch_size)

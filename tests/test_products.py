@@ -44,8 +44,28 @@ def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):
 
 
 @numba.njit
-def rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units, width):
-    products.rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units, width)
+def gradient_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, own, own_at, n_own):
+    simd.gradient_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, b, b_at, own, own_at, n_own)
+
+
+@numba.njit
+def weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, w_at, moments, n_params):
+    products.weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, w_at, moments, n_params)
+
+
+@numba.njit
+def gather_block(target, target_at, target_ld, source, source_at, source_ld, index, index_at):
+    simd.gather_block(target, target_at, target_ld, source, source_at, source_ld, index, index_at)
+
+
+@numba.njit
+def inputs_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_in, width):
+    products.inputs_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_in, width)
+
+
+@numba.njit
+def pack_rows(panel, panel_at, width, X, x_at, index, index_at, n_rows, n_in, unit):
+    products.pack_rows(panel, panel_at, width, X, x_at, index, index_at, n_rows, n_in, unit)
 
 
 @numba.njit
@@ -101,6 +121,39 @@ def test_multiply(dtype, vectors, accumulate):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", range(1, simd.PANEL_VECTORS + 1))
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_gradient_kernel(dtype, vectors, accumulate):
+    own = np.arange(1000).astype(dtype)
+    for m in (height for height in simd.HEIGHTS if height <= simd._MOST_ROWS[vectors]):
+        for k in CONTRACTIONS:
+            for n_own in (1, 16, 300):
+                check_product(
+                    lambda *args, n=n_own: gradient_kernel(*args, vectors, accumulate, own, 7, n),
+                    m, vectors * simd.lanes(dtype), k, dtype, accumulate,
+                )  # fmt: skip
+    np.testing.assert_array_equal(own, np.arange(1000))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_moments", [0, 1, 2])
+def test_weight_gradient(dtype, n_moments):
+    rng = np.random.default_rng(0)
+    for vectors in range(1, simd.PANEL_VECTORS + 1):
+        width = vectors * simd.lanes(dtype)
+        for m in range(1, simd.PANEL_VECTORS * simd.lanes(dtype) + 1):
+            k = 1 + m % 5
+            a, b, c = (integers(rng, shape, dtype) for shape in [(k, m + 2), (k, width), (m, width)])
+            w, moments = np.arange(m * width + 5).astype(dtype), np.zeros(n_moments * (m * width + 5), dtype)
+            for accumulate in (False, True):
+                expected = (c if accumulate else 0) + a[:, 1 : m + 1].T @ b
+                weight_gradient(c.reshape(-1), 0, a.reshape(-1), 1, m + 2, b.reshape(-1), 0, k, m, width, accumulate,
+                                w, 3, moments, m * width + 5)
+                np.testing.assert_array_equal(c, expected)
+            np.testing.assert_array_equal(w, np.arange(m * width + 5))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_transpose_block(dtype):
     n = simd.lanes(dtype)
     source = np.arange((n + 2) * (n + 3)).reshape(n + 2, n + 3).astype(dtype)
@@ -108,6 +161,18 @@ def test_transpose_block(dtype):
     expected = target.copy()
     expected[1:, 2 : n + 2] = source[1 : n + 1, 2 : n + 2].T
     transpose_block(target.reshape(-1), n + 5 + 2, n + 5, source.reshape(-1), n + 3 + 2, n + 3)
+    np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gather_block(dtype):
+    n = simd.lanes(dtype)
+    source = np.arange(40 * (n + 3)).reshape(40, n + 3).astype(dtype)
+    index = np.random.default_rng(0).permutation(39)[: n + 2]
+    target = np.full((n + 1, n + 5), UNTOUCHED, dtype)
+    expected = target.copy()
+    expected[1:, 2 : n + 2] = source[index[1 : n + 1] + 1, 2 : n + 2].T
+    gather_block(target.reshape(-1), n + 5 + 2, n + 5, source.reshape(-1), n + 3 + 2, n + 3, index, 1)
     np.testing.assert_array_equal(target, expected)
 
 
@@ -153,17 +218,45 @@ def test_product_by_unit(dtype, m):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_units", [1, 3, 8, 16, 17, 48, 49, 64, 65, 100])
-def test_rows_to_units_and_back(dtype, n_units):
+@pytest.mark.parametrize("n_rows", [1, 5, 16, 31, 32])
+def test_inputs_to_units(dtype, n_units, n_rows):
+    """Rows anywhere, the last of X among them, which nothing may be read behind."""
+    lanes = simd.lanes(dtype)
+    width, n_all, first = -(-n_rows // lanes) * lanes, 41, 2
+    ld = width + lanes
+    X = np.random.default_rng(0).normal(size=(n_all, n_units)).astype(dtype)
+    index = np.concatenate([[0, 0, n_all - 2], np.random.default_rng(1).permutation(n_all - 1)[: n_rows - 1]])
+    scratch = np.full((n_units + 2, ld), UNTOUCHED, dtype)
+    inputs_to_units(scratch.reshape(-1), 0, ld, X.reshape(-1), n_units, index, first, n_rows, n_units, width)
+    np.testing.assert_array_equal(scratch[:n_units, :n_rows], X[index[first:] + 1].T)
+    assert (scratch[:n_units, n_rows:width] == 0).all()
+    assert (scratch[n_units, :] == 1).all()
+    assert (scratch[:n_units, width:] == UNTOUCHED).all() and (scratch[n_units + 1] == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_units", [1, 3, 8, 16, 17, 48, 49, 64, 65, 100])
+def test_pack_rows(dtype, n_units):
+    X = np.random.default_rng(0).normal(size=(9, n_units)).astype(dtype)
+    index, with_ones = np.array([5, 0, 8, 3, 3]), np.column_stack([X, np.ones(9, dtype)])
+    for unit, width in panels(n_units + 1, simd.lanes(dtype)):
+        panel = np.full((5, width), UNTOUCHED, dtype)
+        pack_rows(panel.reshape(-1), width, width, X.reshape(-1), 0, index, 1, 4, n_units, unit)
+        expected = with_ones[index[1:], unit : unit + width]
+        np.testing.assert_array_equal(panel[1:, : expected.shape[1]], expected)
+        assert (panel[1:, expected.shape[1] :] == UNTOUCHED).all() and (panel[0] == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_units", [1, 3, 8, 16, 17, 48, 49, 64, 65, 100])
+def test_units_to_rows(dtype, n_units):
     lanes = simd.lanes(dtype)
     width, capacity, first = 2 * lanes, 5 * lanes, lanes
     ld, padded = width + lanes, -(-n_units // lanes) * lanes
     matrix = np.random.default_rng(0).normal(size=(capacity, n_units)).astype(dtype)
     rows = reference.to_panels(matrix, panels(n_units, lanes))
-    scratch = np.full((padded, ld), UNTOUCHED, dtype)
-    rows_to_units(scratch.reshape(-1), 0, ld, rows, 0, capacity, first, n_units, width)
-    np.testing.assert_array_equal(scratch[:n_units, :width], matrix[first : first + width].T)
-    assert (scratch[:, width:] == UNTOUCHED).all()
-    back = rows.copy()
-    units_to_rows(back, 0, capacity, first, -scratch.reshape(-1), 0, ld, n_units, width)
+    scratch = np.zeros((padded, ld), dtype)
+    scratch[:n_units, :width] = -matrix[first : first + width].T
+    units_to_rows(rows, 0, capacity, first, scratch.reshape(-1), 0, ld, n_units, width)
     matrix[first : first + width] *= -1
-    np.testing.assert_array_equal(back, reference.to_panels(matrix, panels(n_units, lanes)))
+    np.testing.assert_array_equal(rows, reference.to_panels(matrix, panels(n_units, lanes)))

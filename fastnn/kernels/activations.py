@@ -48,7 +48,8 @@ def relu_forward(z):
 def relu_backward(dz, a):
     zero = a.dtype.type(0.0)
     for i in range(dz.size):
-        dz[i] = zero if a[i] == zero else dz[i]
+        kept = dz[i]  # loaded whatever `a` is: a load under a condition would not vectorise
+        dz[i] = zero if a[i] == zero else kept
 
 
 @jit

@@ -9,7 +9,8 @@ from numba import types
 
 from fastnn.kernels.jit import entry_point, jit
 from fastnn.kernels.optimizers import N_CONSTANTS, optimizer_constants
-from fastnn.kernels.plan import CAPACITY
+from fastnn.kernels.plan import CAPACITY, N_IN
+from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_region, weights_region
 from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
 
@@ -43,13 +44,13 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 def run(
     thread, n_slices, mode, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
     X, labels, targets, sample_weight, order, params, mirror, moments, gradients, rows, scratch, partial, row_loss,
-    squares, constants, result, out, state,
+    squares, constants, result, out, identity, state,
 ):
     """One thread's way through rows [start, stop) of an epoch, in phases that the team of `state` goes through.
 
     Adds data loss and penalty, weighted by rows, to `result`. The last thread of a phase does what is done once.
     """
-    phase = 0
+    phase, subnormals = 0, flush_subnormals()
     for first in range(start, stop, batch_size):
         n_batch = min(batch_size, stop - first)
         steps += 1
@@ -57,14 +58,19 @@ def run(
         scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
         decay = params.dtype.type(alpha * scale)
         for done in range(0, n_batch, plan[CAPACITY]):
-            n = min(plan[CAPACITY], n_batch - done)
+            n, position = min(plan[CAPACITY], n_batch - done), first + done
+            # Rows in the order given, or as they lie from here on.
+            if order.size > 0:
+                index, index_at, x_at = order, position, 0
+            else:
+                index, index_at, x_at = identity, 0, position * layers_of[0, 0, N_IN]
             phase, last = phase + 1, False
             s = next_slice(state, thread, n_slices, phase)
             while s >= 0:
                 rows_region(
-                    s, n_slices, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight,
-                    params.dtype.type(scale), order,
-                    first + done, n, params, mirror, rows, scratch, partial, row_loss, out,
+                    s, n_slices, mode != FORWARD, plan, layers_of, X, x_at, index, index_at, labels, targets,
+                    sample_weight, params.dtype.type(scale), order, position, n, params, mirror, rows, scratch,
+                    partial, row_loss, out,
                 )
                 last = finish_slice(state, n_slices, phase)
                 s = next_slice(state, thread, n_slices, phase)
@@ -83,8 +89,8 @@ def run(
             while s >= 0:
                 weights_region(
                     s, n_slices, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
-                    decay, params, mirror, moments, gradients, rows,
-                    scratch, partial, squares, constants, X, order, first + done + n, n_following,
+                    decay, params, mirror, moments, gradients, rows, scratch, partial, squares, constants,
+                    X, x_at, index, index_at, order, position + n, n_following,
                 )
                 last = finish_slice(state, n_slices, phase)
                 s = next_slice(state, thread, n_slices, phase)
@@ -93,6 +99,7 @@ def run(
                     result[1] += 0.5 * alpha * sum_of(squares, squares.size) * scale * n_batch
                 complete(state, phase)
             wait_for(state, phase)
+    restore_subnormals(subnormals)
 
 
 def _kinds(dtype: np.dtype[Any]) -> list[Any]:
@@ -103,7 +110,7 @@ def _kinds(dtype: np.dtype[Any]) -> list[Any]:
     i, f = types.int64, types.float64
     return [
         i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
-        vector, whole, vector, vector, whole, *([vector] * 10), wide, vector, whole,
+        vector, whole, vector, vector, whole, *([vector] * 10), wide, vector, whole, whole,
     ]  # fmt: skip
 
 

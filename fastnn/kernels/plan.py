@@ -10,7 +10,7 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     ACTIVATION,  # code of the activation of the units coming out; the last layer has an output function instead
     WEIGHTS,  # params: the panels of W, bias row included
     MIRROR,  # mirror: the panels of W transposed
-    INPUT_ROWS,  # rows: this layer's input by row
+    INPUT_ROWS,  # rows: this layer's input by row; the first layer's is X itself
     DELTA_ROWS,  # rows: this layer's delta by row
     INPUT_UNITS,  # scratch: this layer's input by unit
     OUTPUT_UNITS,  # scratch: this layer's output by unit, which is the next layer's input
@@ -30,9 +30,10 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     WEIGHT,  # scratch: the sample weights of the block
     WORK,  # scratch: working rows of the losses
     TILE,  # scratch: one tile of gradients
+    PACKED,  # scratch: a panel of the first layer's inputs, by row
     N_PARAMS,  # elements of params
     N_FIELDS,
-) = range(13)
+) = range(14)
 
 # Fields of tiles[i]: one rectangle of one weight matrix, the unit of work of the weights region.
 (

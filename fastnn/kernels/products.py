@@ -9,26 +9,15 @@ The bias is the last row of W, met by a last input unit that is always 1.
 """
 
 from fastnn.kernels.jit import jit
-from fastnn.kernels.plan import (
-    DELTA_ROWS,
-    INPUT_ROWS,
-    INPUT_UNITS,
-    MIRROR,
-    N_IN,
-    N_OUT,
-    OUTPUT_UNITS,
-    TILE_IN,
-    TILE_IN_WIDTH,
-    TILE_OUT,
-    TILE_OUT_WIDTH,
-    WEIGHTS,
-)
+from fastnn.kernels.plan import INPUT_UNITS, MIRROR, N_IN, N_OUT, OUTPUT_UNITS, WEIGHTS
 from fastnn.kernels.simd import (
     LINE,
     PANEL_VECTORS,
     block_height,
     dot_block,
     elements_of,
+    gather_block,
+    gradient_kernel,
     lanes_of,
     micro_kernel,
     transpose_block,
@@ -107,24 +96,23 @@ def layer_backward(layer, scratch, da_at, dz_at, mirror, ld, width):
 
 
 @jit
-def weight_gradient(c, c_at, layer, tile, rows, capacity, first, n_rows, accumulate, params, moments, w_at, n_params):
-    """Tile (+)= A . dZ over rows [first, first + n_rows), both by row; C lies as W does.
+def weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, w_at, moments, n_params):
+    """Tile C[m, width] (+)= A . dZ over k rows, both by row; the tile of W that it updates lies as C.
 
-    In parts of one vector of inputs; meanwhile the tile's parameters and its moments arrive for the update.
+    In parts of one vector of inputs; meanwhile W comes over from cores that read it, and the moments arrive.
     """
     lanes = lanes_of(c)
-    unit_in, width_in, width_out = tile[TILE_IN], tile[TILE_IN_WIDTH], tile[TILE_OUT_WIDTH]
-    a_at = layer[INPUT_ROWS] + unit_in * capacity + first * width_in
-    dz_at = layer[DELTA_ROWS] + tile[TILE_OUT] * capacity + first * width_out
-    m = min(width_in, layer[N_IN] + 1 - unit_in)
+    vectors = width // lanes
     for part in range(0, m, lanes):
-        size = m * width_out
-        turn = part // lanes
-        ahead, ahead_at = (params, w_at) if turn == 0 else (moments, (turn - 1) * n_params + w_at)
-        if ahead_at + size > ahead.size:
-            size = 0
-        multiply(c, c_at + part * width_out, width_out, rows, a_at + part, width_in, rows, dz_at, width_out, n_rows,
-                 min(lanes, m - part), width_out, accumulate, ahead, ahead_at, ahead_at + size)
+        turn, first, last = part // lanes, part, min(part + lanes, m)
+        ahead, ahead_at = (moments, turn * n_params + w_at) if turn * n_params < moments.size else (b, b_at)
+        while first < last:
+            height = block_height(last - first, vectors)
+            gradient_kernel(c, c_at + first * width, width, a, a_at + first, lda, b, b_at, width,
+                            k, height, vectors, accumulate, ahead, ahead_at,
+                            w, w_at + first * width, height * width)
+            ahead_at += k * elements_of(LINE, c)
+            first += height
 
 
 @jit
@@ -157,17 +145,32 @@ def weight_offset(n_in, n_out, i, o, lanes):
 
 
 @jit
-def rows_to_units(scratch, units_at, ld, rows, rows_at, capacity, first, n_units, width):
-    """Transpose rows [first, first + width) from by row to by unit; units of padding follow."""
+def inputs_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_in, width):
+    """Rows x_at + index[r] n_in of X, by unit; 0 in rows of padding, and a last unit that is always 1."""
     lanes = lanes_of(scratch)
-    panel = 0
-    while panel < n_units:
-        panel_ld = panel_width(n_units - panel, lanes)
-        for u in range(0, panel_ld, lanes):
-            for r in range(0, width, lanes):
-                transpose_block(scratch, units_at + (panel + u) * ld + r, ld,
-                                rows, rows_at + panel * capacity + (first + r) * panel_ld + u, panel_ld)
-        panel += panel_ld
+    zero, one = scratch.dtype.type(0.0), scratch.dtype.type(1.0)
+    for r in range(0, width, lanes):
+        blocks = n_in // lanes * lanes if r + lanes <= n_rows else 0
+        for u in range(0, blocks, lanes):
+            gather_block(scratch, units_at + u * ld + r, ld, X, x_at + u, n_in, index, index_at + r)
+        for i in range(r, r + lanes):
+            row = x_at + index[index_at + i] * n_in if i < n_rows else 0
+            for u in range(blocks, n_in):
+                scratch[units_at + u * ld + i] = X[row + u] if i < n_rows else zero
+    fill(scratch, units_at + n_in * ld, ld, one)
+
+
+@jit
+def pack_rows(panel, panel_at, width, X, x_at, index, index_at, n_rows, n_in, unit):
+    """Units [unit, unit + width) of the same rows, by row; the unit after the last is always 1."""
+    used = min(width, n_in - unit)
+    for r in range(n_rows):
+        part = view(panel, panel_at + r * width, width)
+        row = view(X, x_at + index[index_at + r] * n_in + unit, used)
+        for u in range(used):
+            part[u] = row[u]
+        if used < width:
+            part[used] = panel.dtype.type(1.0)
 
 
 @jit

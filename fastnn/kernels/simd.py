@@ -5,6 +5,7 @@ a bound, so callers own the layout. Vectors are `SIMD_BITS` wide whatever the ma
 wide, which lets each width be tested everywhere.
 """
 
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -97,6 +98,12 @@ def _fma(builder: Any, vector: Any) -> Any:
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
 
 
+def _own(builder: Any, pointer: Any) -> None:
+    """Store what is there, which makes the line this core's; PREFETCHW was measured to do nothing for a shared line."""
+    word = builder.bitcast(pointer, I32.as_pointer())
+    builder.store_atomic(builder.load_atomic(word, "monotonic", 4), word, "monotonic", 4)
+
+
 def _prefetch(builder: Any, pointer: Any) -> None:
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -104,9 +111,9 @@ def _prefetch(builder: Any, pointer: Any) -> None:
     builder.call(function, [builder.bitcast(pointer, cgutils.voidptr_t), *arguments])
 
 
-def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
+def _build_micro_kernel(function: Any, m: int, v: int, vector: Any, owning: bool) -> None:
     """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors], every accumulator in a register."""
-    c, ldc, a, lda, b, ldb, k, accumulate, ahead = function.args
+    c, ldc, a, lda, b, ldb, k, accumulate, ahead, own, stop = function.args
     count = vector.count
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     fma = _fma(builder, vector)
@@ -127,8 +134,12 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
     builder.position_at_end(loop)
     step = builder.phi(I64)
     a_k, b_k, ahead_k = builder.phi(a.type), builder.phi(b.type), builder.phi(ahead.type)
+    starts = [(step, ir.Constant(I64, 0)), (a_k, a), (b_k, b), (ahead_k, ahead)]
+    if owning:
+        own_k = builder.phi(own.type)
+        starts.append((own_k, own))
     sums = [builder.phi(vector) for _ in cells]
-    for phi, first in [(step, ir.Constant(I64, 0)), (a_k, a), (b_k, b), (ahead_k, ahead)]:
+    for phi, first in starts:
         phi.add_incoming(first, entry)
         phi.add_incoming(first, loading)
     for phi, value in zip(sums, loaded, strict=True):
@@ -139,10 +150,14 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
     for i in range(m):
         scalar = _broadcast(builder, builder.load(builder.gep(a_k, [ir.Constant(I64, i)])), vector)
         results += [builder.call(fma, [scalar, columns[j], sums[i * v + j]]) for j in range(v)]
-    _prefetch(builder, ahead_k)
     following = builder.add(step, ir.Constant(I64, 1))
-    line = builder.gep(ahead_k, [ir.Constant(I64, count * LINE * 8 // SIMD_BITS)])
-    pairs = [(a_k, builder.gep(a_k, [lda])), (b_k, builder.gep(b_k, [ldb])), (ahead_k, line)]
+    line = ir.Constant(I64, count * LINE * 8 // SIMD_BITS)
+    pairs = [(a_k, builder.gep(a_k, [lda])), (b_k, builder.gep(b_k, [ldb])), (ahead_k, builder.gep(ahead_k, [line]))]
+    _prefetch(builder, ahead_k)
+    if owning:
+        _own(builder, own_k)
+        following_own = builder.gep(own_k, [line])
+        pairs.append((own_k, builder.select(builder.icmp_unsigned("<", following_own, stop), following_own, own_k)))
     for phi, value in [(step, following), *pairs]:
         phi.add_incoming(value, loop)
     for phi, value in zip(sums, results, strict=True):
@@ -155,6 +170,32 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any) -> None:
     builder.ret_void()
 
 
+def _micro_kernel(context: Any, builder: Any, signature: Any, args: Any, own: Any, stop: Any) -> Any:
+    """Call the micro-kernel of m rows and v vectors, which makes lines its core's own unless `own` is None."""
+    _, _, ldc, _, _, lda, _, _, ldb, k, m, v, accumulate = args[:13]
+    c, a, b, ahead = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6, 13))
+    element = context.get_data_type(signature.args[0].dtype)
+    vector, pointer, owning = _vector_type(element), element.as_pointer(), own is not None
+    kinds = [pointer, I64, pointer, I64, pointer, I64, I64, I1, pointer, pointer, pointer]
+    kernel_type = ir.FunctionType(ir.VoidType(), kinds)
+    nothing = ir.Constant(pointer, None)
+    arguments = [c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1), ahead, own or nothing, stop or nothing]
+    end = builder.append_basic_block("micro_kernel_end")
+    switch = builder.switch(builder.add(builder.mul(m, ir.Constant(I64, 4)), v), end)
+    for vectors, most in _MOST_ROWS.items():
+        for rows in (height for height in HEIGHTS if height <= most):
+            kind = "gradient_kernel" if owning else "micro_kernel"
+            name = f"fastnn_{kind}_{element}_{vector.count}_{rows}x{vectors}"
+            build = functools.partial(_build_micro_kernel, m=rows, v=vectors, vector=vector, owning=owning)
+            with builder.goto_block(builder.append_basic_block()):
+                block = builder.block
+                builder.call(_internal(builder.module, name, kernel_type, build), arguments)
+                builder.branch(end)
+            switch.add_case(ir.Constant(I64, rows * 4 + vectors), block)
+    builder.position_at_end(end)
+    return context.get_dummy_value()
+
+
 @intrinsic
 def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at):
     """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m one of HEIGHTS, v up to 3, k at least 1.
@@ -162,35 +203,29 @@ def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, a
     Each k also asks for one cache line of `ahead`, from `ahead_at` on: what a later call will want from L3 or from
     another core arrives meanwhile, where a burst of requests would fill the miss buffers and stall the loads.
     """
-    index = types.int64
-    signature = types.void(c, index, index, a, index, index, b, index, index, index, index, index, types.boolean,
-                           ahead, index)
+    i = types.int64
+    signature = types.void(c, i, i, a, i, i, b, i, i, i, i, i, types.boolean, ahead, i)
 
     def codegen(context, builder, signature, args):
-        _, _, ldc, _, _, lda, _, _, ldb, k, m, v, accumulate, _, _ = args
-        element = context.get_data_type(signature.args[0].dtype)
-        vector = _vector_type(element)
-        pointer = element.as_pointer()
-        kernel_type = ir.FunctionType(ir.VoidType(), [pointer, I64, pointer, I64, pointer, I64, I64, I1, pointer])
-        c, a, b, ahead = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6, 13))
-        call = [c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1), ahead]
-        end = builder.append_basic_block("micro_kernel_end")
-        which = builder.add(builder.mul(m, ir.Constant(I64, 4)), v)
-        switch = builder.switch(which, end)
-        for vectors, most in _MOST_ROWS.items():
-            for rows in (height for height in HEIGHTS if height <= most):
-                name = f"fastnn_micro_kernel_{element}_{vector.count}_{rows}x{vectors}"
-                kernel = _internal(
-                    builder.module, name, kernel_type,
-                    lambda function, rows=rows, vectors=vectors: _build_micro_kernel(function, rows, vectors, vector),
-                )
-                with builder.goto_block(builder.append_basic_block()):
-                    block = builder.block
-                    builder.call(kernel, call)
-                    builder.branch(end)
-                switch.add_case(ir.Constant(I64, rows * 4 + vectors), block)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+        return _micro_kernel(context, builder, signature, args, None, None)
+
+    return signature, codegen
+
+
+@intrinsic
+def gradient_kernel(
+    typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at, own, own_at, n_own
+):
+    """As `micro_kernel`; each k also makes a line of own[own_at : own_at + n_own] this core's, the last one again.
+
+    Lines that another core holds for reading come over before the update stores to them, not one store at a time.
+    """
+    i = types.int64
+    signature = types.void(c, i, i, a, i, i, b, i, i, i, i, i, types.boolean, ahead, i, own, i, i)
+
+    def codegen(context, builder, signature, args):
+        own = _pointer(context, builder, signature.args[15], args[15], args[16])
+        return _micro_kernel(context, builder, signature, args, own, builder.gep(own, [args[17]]))
 
     return signature, codegen
 
@@ -233,34 +268,59 @@ def _transpose_in_registers(builder: Any, source: Callable[[int, int], Any], vec
     return rows
 
 
-def _build_transpose(function: Any, element: Any) -> None:
-    target, target_ld, source, source_ld = function.args
+def _build_transpose(function: Any, element: Any, indexed: bool) -> None:
+    target, target_ld, source, source_ld, index = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
+    numbers = [ir.Constant(I64, row) for row in range(_vector_type(element).count)]
+    if indexed:
+        numbers = [builder.load(builder.gep(index, [number])) for number in numbers]
+    lines = [builder.gep(source, [builder.mul(source_ld, number)]) for number in numbers]
 
     def at(row: int, column: int) -> Any:
-        line = builder.gep(source, [builder.mul(source_ld, ir.Constant(I64, row))])
-        return builder.gep(line, [ir.Constant(I64, column)])
+        return builder.gep(lines[row], [ir.Constant(I64, column)])
 
     for row, value in enumerate(_transpose_in_registers(builder, at, _vector_type(element))):
         _store(builder, value, builder.gep(target, [builder.mul(target_ld, ir.Constant(I64, row))]))
     builder.ret_void()
 
 
+def _call_transpose(
+    context: Any, builder: Any, array: Any, to: Any, to_ld: Any, start: Any, ld: Any, index: Any
+) -> None:
+    element = context.get_data_type(array.dtype)
+    pointer, whole = element.as_pointer(), I64.as_pointer()
+    kind = "transpose" if index is None else "gather"
+    transpose = _internal(
+        builder.module, f"fastnn_{kind}_{element}_{_vector_type(element).count}",
+        ir.FunctionType(ir.VoidType(), [pointer, I64, pointer, I64, whole]),
+        lambda function: _build_transpose(function, element, index is not None),
+    )  # fmt: skip
+    builder.call(transpose, [to, to_ld, start, ld, ir.Constant(whole, None) if index is None else index])
+
+
 @intrinsic
 def transpose_block(typingctx, target, target_at, target_ld, source, source_at, source_ld):
     """Transpose one block of lanes x lanes elements: target[j, i] = source[i, j]."""
-    index = types.int64
-    signature = types.void(target, index, index, source, index, index)
+    i = types.int64
+    signature = types.void(target, i, i, source, i, i)
 
     def codegen(context, builder, signature, args):
-        target, target_at, target_ld, source, source_at, source_ld = args
-        element = context.get_data_type(signature.args[0].dtype)
-        to = _pointer(context, builder, signature.args[0], target, target_at)
-        start = _pointer(context, builder, signature.args[3], source, source_at)
-        kind = ir.FunctionType(ir.VoidType(), [element.as_pointer(), I64, element.as_pointer(), I64])
-        name = f"fastnn_transpose_{element}_{_vector_type(element).count}"
-        transpose = _internal(builder.module, name, kind, lambda function: _build_transpose(function, element))
-        builder.call(transpose, [to, target_ld, start, source_ld])
+        to, start = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3))
+        _call_transpose(context, builder, signature.args[0], to, args[2], start, args[5], None)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def gather_block(typingctx, target, target_at, target_ld, source, source_at, source_ld, index, index_at):
+    """Transpose one block of lanes rows that lie anywhere: target[j, i] = source[index[i], j]."""
+    i = types.int64
+    signature = types.void(target, i, i, source, i, i, index, i)
+
+    def codegen(context, builder, signature, args):
+        to, start, index = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6))
+        _call_transpose(context, builder, signature.args[0], to, args[2], start, args[5], index)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -286,21 +346,6 @@ def view(typingctx, array, offset, size):
 
 
 @intrinsic
-def copy(typingctx, target, target_at, source, source_at, size):
-    """target[target_at : target_at + size] = source[source_at : source_at + size]."""
-    signature = types.void(target, types.int64, source, types.int64, types.int64)
-
-    def codegen(context, builder, signature, args):
-        to = _pointer(context, builder, signature.args[0], args[0], args[1])
-        start = _pointer(context, builder, signature.args[2], args[2], args[3])
-        itemsize = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-        cgutils.raw_memcpy(builder, to, start, args[4], itemsize)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
 def prefetch(typingctx, array, offset):
     """Ask for the cache line of array[offset], which may lie beyond the array: a hint, never a fault."""
     signature = types.void(array, types.int64)
@@ -310,6 +355,64 @@ def prefetch(typingctx, array, offset):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+# Where each architecture keeps "subnormals are zero": intrinsics that read and write the control register, and bits.
+_CONTROL = {"x86_64": 0x8040, "aarch64": 1 << 24}  # MXCSR: FTZ and DAZ; FPCR: FZ
+_ARCHITECTURE = llvm.get_process_triple().split("-")[0].replace("arm64", "aarch64").replace("AMD64", "x86_64")
+
+
+def _control(builder: Any) -> Any:
+    if _ARCHITECTURE == "aarch64":
+        kind = ir.FunctionType(I64, [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr"), [])
+    if _ARCHITECTURE != "x86_64":
+        return ir.Constant(I64, 0)
+    place = cgutils.alloca_once(builder, I32)
+    _mxcsr(builder, "st", place)
+    return builder.zext(builder.load(place), I64)
+
+
+def _set_control(builder: Any, value: Any) -> None:
+    if _ARCHITECTURE == "aarch64":
+        kind = ir.FunctionType(ir.VoidType(), [I64])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr"), [value])
+    elif _ARCHITECTURE == "x86_64":
+        place = cgutils.alloca_once(builder, I32)
+        builder.store(builder.trunc(value, I32), place)
+        _mxcsr(builder, "ld", place)
+
+
+def _mxcsr(builder: Any, which: str, place: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{which}mxcsr")
+    builder.call(function, [builder.bitcast(place, cgutils.voidptr_t)])
+
+
+@intrinsic
+def flush_subnormals(typingctx):
+    """From here on this thread takes subnormal numbers as zero; return what `restore_subnormals` wants.
+
+    Moments of units that no longer learn decay into subnormals, and Adam takes twice as long over them.
+    """
+
+    def codegen(context, builder, signature, args):
+        before = _control(builder)
+        _set_control(builder, builder.or_(before, ir.Constant(I64, _CONTROL.get(_ARCHITECTURE, 0))))
+        return before
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def restore_subnormals(typingctx, before):
+    """End what `flush_subnormals` began."""
+
+    def codegen(context, builder, signature, args):
+        _set_control(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic

@@ -26,6 +26,7 @@ from fastnn.kernels.plan import (
     NARROW,
     OUTPUT,
     OUTPUT_UNITS,
+    PACKED,
     SCRATCH,
     TARGET,
     TILE,
@@ -41,16 +42,16 @@ from fastnn.kernels.plan import (
 from fastnn.kernels.products import (
     block_gradient,
     fill,
+    inputs_to_units,
     layer_backward,
     layer_forward,
     mirror_tile,
-    panel_width,
+    pack_rows,
     round_up,
-    rows_to_units,
     units_to_rows,
     weight_gradient,
 )
-from fastnn.kernels.simd import LINE, copy, elements_of, fma, lanes_of, prefetch, sum_of_squares, view
+from fastnn.kernels.simd import LINE, elements_of, fma, lanes_of, prefetch, sum_of_squares, view
 
 K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
 
@@ -65,22 +66,6 @@ def row_of(order, position):
 def leading_dimension(width, line):
     """Distance of units: a multiple of 8 cache lines would map many units to few sets of L1."""
     return width + line if width % (8 * line) == 0 else width
-
-
-@jit
-def gather_inputs(rows, rows_at, capacity, first, X, order, position, n_rows, n_in, padded):
-    """Copy rows of X into by-row panels; rows of padding become 0. The last unit, always 1, is left as it is."""
-    lanes = lanes_of(rows)
-    for r in range(padded):
-        panel = 0
-        while panel < n_in:
-            width = panel_width(n_in + 1 - panel, lanes)
-            target, used = rows_at + panel * capacity + (first + r) * width, min(width, n_in - panel)
-            if r < n_rows:
-                copy(rows, target, X, row_of(order, position + r) * n_in + panel, used)
-            else:
-                fill(rows, target, used, rows.dtype.type(0.0))
-            panel += width
 
 
 @jit
@@ -154,26 +139,25 @@ def granule_of(plan, array):
 
 @jit
 def rows_region(
-    thread, n_threads, training, plan, layers_of, X, labels, targets, sample_weight, scale, order, position, n_rows,
-    params, mirror, rows, scratch, partial, row_loss, out,
+    thread, n_threads, training, plan, layers_of, X, x_at, index, index_at, labels, targets, sample_weight, scale,
+    order, position, n_rows, params, mirror, rows, scratch, partial, row_loss, out,
 ):
     """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training.
 
-    `scale` is 1 / (sum of the batch's sample weights): losses and deltas carry it, so that gradients are means.
+    Row r of X begins at x_at + index[index_at + r] n_in. `scale` is 1 / (sum of the batch's sample weights): losses and
+    deltas carry it, so that gradients are means.
     """
     layers = layers_of[thread]
     n_layers = layers.shape[0]
     n_in, n_out = layers[0, N_IN], layers[n_layers - 1, N_OUT]
-    lanes, base, capacity = lanes_of(scratch), thread * plan[SCRATCH], plan[CAPACITY]
+    lanes, base = lanes_of(scratch), thread * plan[SCRATCH]
     line = max(lanes, elements_of(LINE, scratch))
     low, high = slice_of(thread, n_threads, n_rows, granule_of(plan, scratch))
     for first in range(low, high, plan[BLOCK_ROWS]):
         n = min(plan[BLOCK_ROWS], high - first)
         width = round_up(n, lanes)
         ld = leading_dimension(round_up(n, line), line)
-        gather_inputs(rows, layers[0, INPUT_ROWS], capacity, first, X, order, position + first, n, n_in, width)
-        rows_to_units(scratch, layers[0, INPUT_UNITS], ld, rows, layers[0, INPUT_ROWS], capacity, first,
-                      n_in + 1, width)
+        inputs_to_units(scratch, layers[0, INPUT_UNITS], ld, X, x_at, index, index_at + first, n, n_in, width)
         forward_block(plan, layers, scratch, rows, params, first, width, ld, training and not plan[NARROW])
         z_at = layers[n_layers - 1, OUTPUT_UNITS]
         z = view(scratch, z_at, n_out * ld)
@@ -194,25 +178,34 @@ def rows_region(
 
 
 @jit
-def gradient_of_tile(
-    plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate, params, moments, w_at
-):
-    """Gradient of one tile, summed over the rows held: by products, or from the sums that narrow blocks left."""
-    if plan[NARROW]:
-        n_in, i, width_out = layer[N_IN] + 1, tile[TILE_IN], tile[TILE_OUT_WIDTH]
-        size = min(tile[TILE_IN_WIDTH], n_in - i) * width_out
-        target = view(g, g_at, size)
-        at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + i * width_out
-        if not accumulate:
-            fill(g, g_at, size, g.dtype.type(0.0))
-        for block in range((n_rows + plan[BLOCK_ROWS] - 1) // plan[BLOCK_ROWS]):
-            source = view(partial, block * plan[N_PARAMS] + at, size)
-            for e in range(size):
-                target[e] += source[e]
+def gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate):
+    """Gradient of one tile from the sums that narrow blocks left."""
+    n_in, i, width_out = layer[N_IN] + 1, tile[TILE_IN], tile[TILE_OUT_WIDTH]
+    size = min(tile[TILE_IN_WIDTH], n_in - i) * width_out
+    target = view(g, g_at, size)
+    at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + i * width_out
+    if not accumulate:
+        fill(g, g_at, size, g.dtype.type(0.0))
+    for block in range((n_rows + plan[BLOCK_ROWS] - 1) // plan[BLOCK_ROWS]):
+        source = view(partial, block * plan[N_PARAMS] + at, size)
+        for e in range(size):
+            target[e] += source[e]
+
+
+@jit
+def gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_at, accumulate, params, w_at, moments):
+    """Gradient of one tile by products over the rows held; the first layer's inputs have been packed."""
+    capacity, unit, width_in, width_out = plan[CAPACITY], tile[TILE_IN], tile[TILE_IN_WIDTH], tile[TILE_OUT_WIDTH]
+    m = min(width_in, layer[N_IN] + 1 - unit)
+    if tile[TILE_LAYER] == 0:
+        a, a_at = scratch, packed_at
     else:
-        for k in range(0, n_rows, K_BLOCK):
-            weight_gradient(g, g_at, layer, tile, rows, plan[CAPACITY], k, min(K_BLOCK, n_rows - k),
-                            accumulate or k > 0, params, moments, w_at, plan[N_PARAMS])
+        a, a_at = rows, layer[INPUT_ROWS] + unit * capacity
+    dz_at = layer[DELTA_ROWS] + tile[TILE_OUT] * capacity
+    for k in range(0, n_rows, K_BLOCK):
+        weight_gradient(g, g_at, a, a_at + k * width_in, width_in, rows, dz_at + k * width_out,
+                        min(K_BLOCK, n_rows - k), m, width_out, accumulate or k > 0, params, w_at, moments,
+                        plan[N_PARAMS])
 
 
 @jit
@@ -227,7 +220,8 @@ def prefetch_rows(X, order, n_in, first, last):
 @jit
 def weights_region(
     thread, n_threads, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
-    params, mirror, moments, gradients, rows, scratch, partial, squares, constants, X, order, position, n_following,
+    params, mirror, moments, gradients, rows, scratch, partial, squares, constants, X, x_at, index, index_at, order,
+    position, n_following,
 ):
     """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
@@ -239,11 +233,12 @@ def weights_region(
     layers = layers_of[0]
     low, high = slice_of(thread, n_threads, n_following, granule_of(plan, params))
     n_tiles = shares[thread + 1] - shares[thread]
-    for index in range(shares[thread], shares[thread + 1]):
-        tile = tiles[index]
+    packed = -1
+    for number in range(shares[thread], shares[thread + 1]):
+        tile = tiles[number]
         l = tile[TILE_LAYER]
         layer = layers[l]
-        turn = index - shares[thread]
+        turn = number - shares[thread]
         prefetch_rows(X, order, layers[0, N_IN], position + low + (high - low) * turn // n_tiles,
                       position + low + (high - low) * (turn + 1) // n_tiles)
         n_in = layer[N_IN] + 1
@@ -251,13 +246,21 @@ def weights_region(
         w_at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * width_out
         n_units = min(tile[TILE_IN_WIDTH], n_in - tile[TILE_IN])
         g, g_at = (gradients, w_at) if gradients.size > 0 else (scratch, thread * plan[SCRATCH] + plan[TILE])
-        gradient_of_tile(plan, layer, tile, rows, partial, n_rows, g, g_at, accumulate, params, moments, w_at)
+        if plan[NARROW]:
+            gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate)
+        else:
+            packed_at = thread * plan[SCRATCH] + plan[PACKED]
+            if l == 0 and tile[TILE_IN] != packed:
+                packed = tile[TILE_IN]
+                pack_rows(scratch, packed_at, tile[TILE_IN_WIDTH], X, x_at, index, index_at, n_rows, n_in - 1, packed)
+            gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_at, accumulate, params, w_at,
+                             moments)
         if last:
             biases = 1 if tile[TILE_IN] + n_units == n_in else 0
             penalised, size = (n_units - biases) * width_out, n_units * width_out
             w, whole = view(params, w_at, size), view(g, g_at, size)
             if decay != params.dtype.type(0.0):
-                squares[index] = sum_of_squares(view(params, w_at, penalised))
+                squares[number] = sum_of_squares(view(params, w_at, penalised))
                 for e in range(penalised):
                     whole[e] = fma(decay, w[e], whole[e])
             if optimizer != NONE:

@@ -63,11 +63,6 @@ class Layout:
     def weight_offsets(self) -> list[int]:
         return _offsets([(i + 1) * round_up(o, self.lanes) for i, o in self.pairs], self._line)
 
-    @functools.cached_property
-    def mirror_offsets(self) -> list[int]:
-        later = [round_up(i + 1, self.lanes) * round_up(o, self.lanes) for i, o in self.pairs[1:]]
-        return _offsets([0, *later], self._line)
-
     @property
     def n_params(self) -> int:
         return self.weight_offsets[-1]
@@ -110,17 +105,6 @@ class Layout:
         n_rows = self.pairs[layer][0] + 1
         at = self.weight_offsets[layer] + start * n_rows
         return params[at : at + n_rows * width].reshape(n_rows, width)
-
-    def mirror(self, params: Array, mirror: Array) -> None:
-        """Write the transposed weights of every layer but the first."""
-        for layer, (n_in, n_out) in list(enumerate(self.pairs))[1:]:
-            slow = round_up(n_out, self.lanes)
-            whole = self.unpack(params, layer).T
-            for start, width in panels(n_in + 1, self.lanes):
-                at = self.mirror_offsets[layer] + start * slow
-                panel = mirror[at : at + slow * width].reshape(slow, width)
-                part = whole[:, start : start + width]
-                panel[:n_out, : part.shape[1]] = part
 
     def is_narrow(self, n_rows: int) -> bool:
         """Whether gradients come cheaper by dot products over the rows of a block than by tiles.
@@ -179,7 +163,6 @@ class Workspace:
             fields = {
                 P.N_IN: n_in, P.N_OUT: n_out, P.WEIGHTS: layout.weight_offsets[layer],
                 P.ACTIVATION: activations[layer] if layer < n - 2 else 0,
-                P.MIRROR: layout.mirror_offsets[layer],
                 P.INPUT_ROWS: 0 if narrow or layer == 0 else rows_at[layer - 1],
                 P.DELTA_ROWS: 0 if narrow else rows_at[n - 2 + layer],
                 P.INPUT_UNITS: at[layer], P.OUTPUT_UNITS: at[layer + 1],

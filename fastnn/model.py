@@ -97,7 +97,6 @@ class MLP:
     def _allocate(self) -> None:
         self._layout = Layout(self.sizes, self.dtype)
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
-        self._mirror = empty(self._layout.mirror_offsets[-1] + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
         self._spare: dict[tuple[int, int], Workspace] = {}
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
@@ -157,7 +156,6 @@ class MLP:
     def _write(self, weights: Sequence[Array], biases: Sequence[Array]) -> None:
         for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
             self._layout.pack(self._params, layer, w, b)
-        self._layout.mirror(self._params, self._mirror)
 
     # -- use ------------------------------------------------------------------------------------------------------
 
@@ -313,7 +311,7 @@ class MLP:
                     n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
                     optimizer.steps if optimizer else 0, float(alpha), hyper,
                     work.plan, work.layers, layout.tiles, work.shares, _flat(X), labels, targets, weight,
-                    self._no_rows if order is None else order, self._params, self._mirror,
+                    self._no_rows if order is None else order, self._params,
                     nothing if optimizer is None else optimizer.moments, gradients, work.rows, work.scratch,
                     work.partial, work.row_loss, work.squares, constants, result,
                     nothing if flat_out is None else flat_out, work.identity, work.team,

@@ -6,7 +6,7 @@ import pytest
 import reference
 from helpers import DTYPES
 
-from fastnn.kernels import products, simd
+from fastnn.kernels import plan, products, simd
 from fastnn.layout import panels
 
 CONTRACTIONS = (1, 2, 3, 4, 7, 8, 9, 64, 257)
@@ -41,6 +41,16 @@ def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, 
 @numba.njit
 def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):
     products.product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width)
+
+
+@numba.njit
+def transposed_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate):
+    simd.transposed_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, b, b_at)
+
+
+@numba.njit
+def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
+    products.layer_backward(layer, scratch, da_at, dz_at, params, ld, width)
 
 
 @numba.njit
@@ -86,13 +96,14 @@ def product_arrays(m, width, k, dtype, seed=0):
     return a, b, c
 
 
-def check_product(call, m, width, k, dtype, accumulate):
+def check_product(call, m, width, k, dtype, accumulate, transposed=False):
     a, b, c = product_arrays(m, width, k, dtype)
     expected = c.copy()
     inside = expected[1 : m + 1, 2 : width + 2]
     inside[:] = a[:, 1 : m + 1].T @ b[:, 2 : width + 2] + (inside if accumulate else 0)
-    flat = c.reshape(-1)
-    call(flat, c.shape[1] + 2, c.shape[1], a.reshape(-1), 1, a.shape[1], b.reshape(-1), 2, b.shape[1], k, m)
+    stored, a_at = (np.ascontiguousarray(a.T), k) if transposed else (a, 1)
+    frame = c.shape[1]
+    call(c.reshape(-1), frame + 2, frame, stored.reshape(-1), a_at, stored.shape[1], b.reshape(-1), 2, b.shape[1], k, m)
     np.testing.assert_array_equal(c, expected)
 
 
@@ -105,6 +116,10 @@ def test_micro_kernel(dtype, vectors, accumulate):
             check_product(
                 lambda *args: micro_kernel(*args, vectors, accumulate),
                 m, vectors * simd.lanes(dtype), k, dtype, accumulate,
+            )  # fmt: skip
+            check_product(
+                lambda *args: transposed_kernel(*args, vectors, accumulate),
+                m, vectors * simd.lanes(dtype), k, dtype, accumulate, transposed=True,
             )  # fmt: skip
 
 
@@ -214,6 +229,25 @@ def test_product_by_unit(dtype, m):
         product_by_unit(c.reshape(-1), 0, in_panels, 0, k, m, m, b.reshape(-1), 0, k, ld, width)
         np.testing.assert_array_equal(c[:, :width], a.T @ b[:, :width])
         assert (c[:, width:] == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_out", [1, 2, 7, 16, 17, 48, 49, 65, 97, 129])
+@pytest.mark.parametrize("n_in", [1, 5, 8, 15, 33])
+def test_layer_backward(dtype, n_out, n_in):
+    rng, lanes = np.random.default_rng(n_out), simd.lanes(dtype)
+    layer = np.zeros(plan.N_LAYER_FIELDS, np.int64)
+    layer[[plan.N_IN, plan.N_OUT, plan.WEIGHTS]] = n_in, n_out, 3
+    w = integers(rng, (n_in + 1, n_out), dtype)
+    params = np.concatenate([np.zeros(3, dtype), reference.to_panels(w, panels(n_out, lanes))])
+    for vectors in (1, 4, 7):
+        width, ld = vectors * lanes, vectors * lanes + 5
+        dz = integers(rng, (n_out, ld), dtype)
+        scratch = np.concatenate([dz.reshape(-1), np.full(n_in * ld, UNTOUCHED, dtype)])
+        layer_backward(layer, scratch, dz.size, 0, params, ld, width)
+        da = scratch[dz.size :].reshape(n_in, ld)
+        np.testing.assert_array_equal(da[:, :width], w[:n_in] @ dz[:, :width])
+        assert (da[:, width:] == UNTOUCHED).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,19 +1,22 @@
-"""The compiled engine: three products on one micro-kernel, two parallel regions a step, one compiled call an epoch.
+"""The compiled engine: three products on one micro-kernel, two phases a step, one compiled call an epoch.
 
 * `simd` writes LLVM IR: the register-blocked micro-kernel C[M, lanes] += A[k, M] B[k, lanes], transposes, views.
 * `products` puts panels around it. Forward, backward-data and weight gradient are the same product, with the
-  contraction as the slow index of both operands:
+  contraction as the slow index of B:
 
       product           M            lanes        contraction  A               B
       Z = W . A         output unit  batch row    input unit   W[in][out]      A[in][row]
-      dA = W . dZ       input unit   batch row    output unit  W'[out][in]     dZ[out][row]
+      dA = W . dZ       input unit   batch row    output unit  W[in][out]      dZ[out][row]
       dW = A . dZ       input unit   output unit  batch row    A[row][in]      dZ[row][out]
 
+  A is read one element at a time, so that backward-data takes W as it lies, along the other index.
 * `activations`, `losses`, `optimizers` are registries: one file each to add a thing. Codes are branched on outside
   the inner loops, so one compilation per dtype serves every network.
-* `step` is the rows region and the weights region; `epoch` the entry point, compiled serial and parallel.
+* `step` is the rows region and the weights region; `epoch` goes through them, the entry point that is compiled.
+* `team` lets several threads go through the same compiled code, taking slices of each phase.
 
 Threads share out rows, then tiles of weights, and no sum is ever split between them: results are the same bits for
-any number of threads. Words: *lane*, an element of a vector; *panel*, up to three vectors side by side; *tile*, a
-panel of inputs by a panel of outputs; *block*, the rows that go through all layers together.
+any number of threads. Subnormal numbers count as zero. Words: *lane*, an element of a vector; *panel*, up to three
+vectors side by side; *tile*, a panel of inputs by a panel of outputs; *block*, the rows that go through all layers
+together; *slice*, what one thread takes of a phase.
 """

@@ -43,7 +43,7 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 def run(
     thread, n_slices, mode, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
-    X, labels, targets, sample_weight, order, params, mirror, moments, gradients, rows, scratch, partial, row_loss,
+    X, labels, targets, sample_weight, order, params, moments, gradients, rows, scratch, partial, row_loss,
     squares, constants, result, out, identity, state,
 ):
     """One thread's way through rows [start, stop) of an epoch, in phases that the team of `state` goes through.
@@ -69,7 +69,7 @@ def run(
             while s >= 0:
                 rows_region(
                     s, n_slices, mode != FORWARD, plan, layers_of, X, x_at, index, index_at, labels, targets,
-                    sample_weight, params.dtype.type(scale), order, position, n, params, mirror, rows, scratch,
+                    sample_weight, params.dtype.type(scale), order, position, n, params, rows, scratch,
                     partial, row_loss, out,
                 )
                 last = finish_slice(state, n_slices, phase)
@@ -89,7 +89,7 @@ def run(
             while s >= 0:
                 weights_region(
                     s, n_slices, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
-                    decay, params, mirror, moments, gradients, rows, scratch, partial, squares, constants,
+                    decay, params, moments, gradients, rows, scratch, partial, squares, constants,
                     X, x_at, index, index_at, order, position + n, n_following,
                 )
                 last = finish_slice(state, n_slices, phase)
@@ -110,7 +110,7 @@ def _kinds(dtype: np.dtype[Any]) -> list[Any]:
     i, f = types.int64, types.float64
     return [
         i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
-        vector, whole, vector, vector, whole, *([vector] * 10), wide, vector, whole, whole,
+        vector, whole, vector, vector, whole, *([vector] * 9), wide, vector, whole, whole,
     ]  # fmt: skip
 
 

@@ -9,13 +9,12 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     N_OUT,  # units coming out
     ACTIVATION,  # code of the activation of the units coming out; the last layer has an output function instead
     WEIGHTS,  # params: the panels of W, bias row included
-    MIRROR,  # mirror: the panels of W transposed
     INPUT_ROWS,  # rows: this layer's input by row; the first layer's is X itself
     DELTA_ROWS,  # rows: this layer's delta by row
     INPUT_UNITS,  # scratch: this layer's input by unit
     OUTPUT_UNITS,  # scratch: this layer's output by unit, which is the next layer's input
     N_LAYER_FIELDS,
-) = range(10)
+) = range(9)
 
 # Fields of plan.
 (

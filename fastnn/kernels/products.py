@@ -9,7 +9,7 @@ The bias is the last row of W, met by a last input unit that is always 1.
 """
 
 from fastnn.kernels.jit import jit
-from fastnn.kernels.plan import INPUT_UNITS, MIRROR, N_IN, N_OUT, OUTPUT_UNITS, WEIGHTS
+from fastnn.kernels.plan import INPUT_UNITS, N_IN, N_OUT, OUTPUT_UNITS, WEIGHTS
 from fastnn.kernels.simd import (
     LINE,
     PANEL_VECTORS,
@@ -21,6 +21,7 @@ from fastnn.kernels.simd import (
     lanes_of,
     micro_kernel,
     transpose_block,
+    transposed_kernel,
     view,
 )
 
@@ -89,10 +90,29 @@ def layer_forward(layer, scratch, params, ld, width):
 
 
 @jit
-def layer_backward(layer, scratch, da_at, dz_at, mirror, ld, width):
-    """DA = W . dZ, by unit, from the transposed weights."""
-    product_by_unit(scratch, da_at, mirror, layer[MIRROR], round_up(layer[N_OUT], lanes_of(scratch)),
-                    layer[N_IN] + 1, layer[N_IN], scratch, dz_at, layer[N_OUT], ld, width)
+def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
+    """DA = W . dZ, by unit: one panel of W after the other, whose sums go on where the last one's ended."""
+    lanes = lanes_of(scratch)
+    slow, m, n_out = layer[N_IN] + 1, layer[N_IN], layer[N_OUT]
+    unit = 0
+    while unit < n_out:
+        panel = panel_width(n_out - unit, lanes)
+        k, w_at = min(panel, n_out - unit), layer[WEIGHTS] + unit * slow
+        ahead_at = w_at + panel * slow
+        ahead_stop = ahead_at + panel_width(n_out - unit - panel, lanes) * slow if unit + panel < n_out else ahead_at
+        row = 0
+        while row < width:
+            part, first = panel_width(width - row, lanes), 0
+            while first < m:
+                height = block_height(m - first, part // lanes)
+                ahead, line = (params, ahead_at) if ahead_at < ahead_stop else (scratch, dz_at)
+                transposed_kernel(scratch, da_at + first * ld + row, ld, params, w_at + first * panel, panel,
+                                  scratch, dz_at + unit * ld + row, ld, k, height, part // lanes, unit > 0,
+                                  ahead, line)
+                ahead_at += k * elements_of(LINE, scratch)
+                first += height
+            row += part
+        unit += panel
 
 
 @jit
@@ -185,17 +205,6 @@ def units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units
                 transpose_block(rows, rows_at + panel * capacity + (first + r) * panel_ld + u, panel_ld,
                                 scratch, units_at + (panel + u) * ld + r, ld)
         panel += panel_ld
-
-
-@jit
-def mirror_tile(layer, mirror, params, tile_at, unit_in, width_in, unit_out, width_out):
-    """Copy one updated tile of W into W transposed."""
-    lanes = lanes_of(mirror)
-    slow = round_up(layer[N_OUT], lanes)
-    for i in range(0, width_in, lanes):
-        for o in range(0, width_out, lanes):
-            transpose_block(mirror, layer[MIRROR] + unit_in * slow + (unit_out + o) * width_in + i, width_in,
-                            params, tile_at + i * width_out + o, width_out)
 
 
 @jit

@@ -5,6 +5,7 @@ a bound, so callers own the layout. Vectors are `SIMD_BITS` wide whatever the ma
 wide, which lets each width be tested everywhere.
 """
 
+import enum
 import functools
 import itertools
 import os
@@ -111,7 +112,15 @@ def _prefetch(builder: Any, pointer: Any) -> None:
     builder.call(function, [builder.bitcast(pointer, cgutils.voidptr_t), *arguments])
 
 
-def _build_micro_kernel(function: Any, m: int, v: int, vector: Any, owning: bool) -> None:
+class Kind(enum.Enum):
+    """What a micro-kernel does beside C (+)= A' B, which each product does in its own way."""
+
+    FORWARD = "micro_kernel"
+    BACKWARD = "transposed_kernel"  # A lies by m
+    GRADIENT = "gradient_kernel"  # lines to be written become this core's own
+
+
+def _build_micro_kernel(function: Any, kind: Kind, m: int, v: int, vector: Any) -> None:
     """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors], every accumulator in a register."""
     c, ldc, a, lda, b, ldb, k, accumulate, ahead, own, stop = function.args
     count = vector.count
@@ -119,8 +128,10 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any, owning: bool
     fma = _fma(builder, vector)
     loading, loop, done = (function.append_basic_block(name) for name in ("loading", "loop", "done"))
     entry = builder.block
-    zero = ir.Constant(vector, [0.0] * count)
+    zero, one = ir.Constant(vector, [0.0] * count), ir.Constant(I64, 1)
     cells = [(i, j) for i in range(m) for j in range(v)]
+    by_k, by_m = (one, lda) if kind is Kind.BACKWARD else (lda, one)
+    rows_of_a = [builder.mul(by_m, ir.Constant(I64, i)) for i in range(m)]
 
     def cell(builder: Any, i: int, j: int) -> Any:
         row = builder.gep(c, [builder.mul(ldc, ir.Constant(I64, i))])
@@ -132,14 +143,9 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any, owning: bool
     builder.branch(loop)
 
     builder.position_at_end(loop)
-    step = builder.phi(I64)
-    a_k, b_k, ahead_k = builder.phi(a.type), builder.phi(b.type), builder.phi(ahead.type)
-    starts = [(step, ir.Constant(I64, 0)), (a_k, a), (b_k, b), (ahead_k, ahead)]
-    if owning:
-        own_k = builder.phi(own.type)
-        starts.append((own_k, own))
+    step, a_k, b_k, ahead_k, own_k = (builder.phi(value.type) for value in (k, a, b, ahead, own))
     sums = [builder.phi(vector) for _ in cells]
-    for phi, first in starts:
+    for phi, first in [(step, ir.Constant(I64, 0)), (a_k, a), (b_k, b), (ahead_k, ahead), (own_k, own)]:
         phi.add_incoming(first, entry)
         phi.add_incoming(first, loading)
     for phi, value in zip(sums, loaded, strict=True):
@@ -148,17 +154,19 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any, owning: bool
     columns = [_load(builder, builder.gep(b_k, [ir.Constant(I64, j * count)]), vector) for j in range(v)]
     results = []
     for i in range(m):
-        scalar = _broadcast(builder, builder.load(builder.gep(a_k, [ir.Constant(I64, i)])), vector)
+        scalar = _broadcast(builder, builder.load(builder.gep(a_k, [rows_of_a[i]])), vector)
         results += [builder.call(fma, [scalar, columns[j], sums[i * v + j]]) for j in range(v)]
-    following = builder.add(step, ir.Constant(I64, 1))
-    line = ir.Constant(I64, count * LINE * 8 // SIMD_BITS)
-    pairs = [(a_k, builder.gep(a_k, [lda])), (b_k, builder.gep(b_k, [ldb])), (ahead_k, builder.gep(ahead_k, [line]))]
     _prefetch(builder, ahead_k)
-    if owning:
+    line = ir.Constant(I64, count * LINE * 8 // SIMD_BITS)
+    following, following_own = builder.add(step, one), own_k
+    if kind is Kind.GRADIENT:
         _own(builder, own_k)
-        following_own = builder.gep(own_k, [line])
-        pairs.append((own_k, builder.select(builder.icmp_unsigned("<", following_own, stop), following_own, own_k)))
-    for phi, value in [(step, following), *pairs]:
+        beyond = builder.gep(own_k, [line])
+        following_own = builder.select(builder.icmp_unsigned("<", beyond, stop), beyond, own_k)
+    for phi, value in [
+        (step, following), (a_k, builder.gep(a_k, [by_k])), (b_k, builder.gep(b_k, [ldb])),
+        (ahead_k, builder.gep(ahead_k, [line])), (own_k, following_own),
+    ]:  # fmt: skip
         phi.add_incoming(value, loop)
     for phi, value in zip(sums, results, strict=True):
         phi.add_incoming(value, loop)
@@ -170,23 +178,24 @@ def _build_micro_kernel(function: Any, m: int, v: int, vector: Any, owning: bool
     builder.ret_void()
 
 
-def _micro_kernel(context: Any, builder: Any, signature: Any, args: Any, own: Any, stop: Any) -> Any:
-    """Call the micro-kernel of m rows and v vectors, which makes lines its core's own unless `own` is None."""
+def _call_micro_kernel(context: Any, builder: Any, signature: Any, args: Any, kind: Kind) -> Any:
+    """Call the micro-kernel of m rows and v vectors."""
     _, _, ldc, _, _, lda, _, _, ldb, k, m, v, accumulate = args[:13]
     c, a, b, ahead = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6, 13))
     element = context.get_data_type(signature.args[0].dtype)
-    vector, pointer, owning = _vector_type(element), element.as_pointer(), own is not None
-    kinds = [pointer, I64, pointer, I64, pointer, I64, I64, I1, pointer, pointer, pointer]
-    kernel_type = ir.FunctionType(ir.VoidType(), kinds)
-    nothing = ir.Constant(pointer, None)
-    arguments = [c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1), ahead, own or nothing, stop or nothing]
+    vector, pointer = _vector_type(element), element.as_pointer()
+    own = stop = ir.Constant(pointer, None)
+    if kind is Kind.GRADIENT:
+        own = _pointer(context, builder, signature.args[15], args[15], args[16])
+        stop = builder.gep(own, [args[17]])
+    arguments = [c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1), ahead, own, stop]
+    kernel_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
     end = builder.append_basic_block("micro_kernel_end")
     switch = builder.switch(builder.add(builder.mul(m, ir.Constant(I64, 4)), v), end)
     for vectors, most in _MOST_ROWS.items():
         for rows in (height for height in HEIGHTS if height <= most):
-            kind = "gradient_kernel" if owning else "micro_kernel"
-            name = f"fastnn_{kind}_{element}_{vector.count}_{rows}x{vectors}"
-            build = functools.partial(_build_micro_kernel, m=rows, v=vectors, vector=vector, owning=owning)
+            name = f"fastnn_{kind.value}_{element}_{vector.count}_{rows}x{vectors}"
+            build = functools.partial(_build_micro_kernel, kind=kind, m=rows, v=vectors, vector=vector)
             with builder.goto_block(builder.append_basic_block()):
                 block = builder.block
                 builder.call(_internal(builder.module, name, kernel_type, build), arguments)
@@ -196,6 +205,12 @@ def _micro_kernel(context: Any, builder: Any, signature: Any, args: Any, own: An
     return context.get_dummy_value()
 
 
+def _product(c: Any, a: Any, b: Any, ahead: Any) -> list[Any]:
+    """Types of the arguments that all micro-kernels share, in their order."""
+    i = types.int64
+    return [c, i, i, a, i, i, b, i, i, i, i, i, types.boolean, ahead, i]
+
+
 @intrinsic
 def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at):
     """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m one of HEIGHTS, v up to 3, k at least 1.
@@ -203,13 +218,21 @@ def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, a
     Each k also asks for one cache line of `ahead`, from `ahead_at` on: what a later call will want from L3 or from
     another core arrives meanwhile, where a burst of requests would fill the miss buffers and stall the loads.
     """
-    i = types.int64
-    signature = types.void(c, i, i, a, i, i, b, i, i, i, i, i, types.boolean, ahead, i)
 
     def codegen(context, builder, signature, args):
-        return _micro_kernel(context, builder, signature, args, None, None)
+        return _call_micro_kernel(context, builder, signature, args, Kind.FORWARD)
 
-    return signature, codegen
+    return types.void(*_product(c, a, b, ahead)), codegen
+
+
+@intrinsic
+def transposed_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at):
+    """As `micro_kernel`, with A[m, k] for A[k, m]."""
+
+    def codegen(context, builder, signature, args):
+        return _call_micro_kernel(context, builder, signature, args, Kind.BACKWARD)
+
+    return types.void(*_product(c, a, b, ahead)), codegen
 
 
 @intrinsic
@@ -220,14 +243,11 @@ def gradient_kernel(
 
     Lines that another core holds for reading come over before the update stores to them, not one store at a time.
     """
-    i = types.int64
-    signature = types.void(c, i, i, a, i, i, b, i, i, i, i, i, types.boolean, ahead, i, own, i, i)
 
     def codegen(context, builder, signature, args):
-        own = _pointer(context, builder, signature.args[15], args[15], args[16])
-        return _micro_kernel(context, builder, signature, args, own, builder.gep(own, [args[17]]))
+        return _call_micro_kernel(context, builder, signature, args, Kind.GRADIENT)
 
-    return signature, codegen
+    return types.void(*_product(c, a, b, ahead), own, types.int64, types.int64), codegen
 
 
 def _transpose_in_registers(builder: Any, source: Callable[[int, int], Any], vector: Any) -> list[Any]:

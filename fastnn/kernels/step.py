@@ -45,7 +45,6 @@ from fastnn.kernels.products import (
     inputs_to_units,
     layer_backward,
     layer_forward,
-    mirror_tile,
     pack_rows,
     round_up,
     units_to_rows,
@@ -102,7 +101,7 @@ def forward_block(plan, layers, scratch, rows, params, first, width, ld, keep_ro
 
 
 @jit
-def backward_block(plan, layers, scratch, rows, mirror, partial, base, first, width, ld):
+def backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld):
     """Carry the deltas of a block from the last layer to the first, leaving each where the gradient wants it."""
     lanes = lanes_of(scratch)
     n_layers = layers.shape[0]
@@ -118,7 +117,7 @@ def backward_block(plan, layers, scratch, rows, mirror, partial, base, first, wi
             units_to_rows(rows, layer[DELTA_ROWS], plan[CAPACITY], first, scratch, dz, ld, n_out, width)
         if l > 0:
             da = base + (plan[DELTA_A] if (n_layers - l) % 2 else plan[DELTA_B])
-            layer_backward(layer, scratch, da, dz, mirror, ld, width)
+            layer_backward(layer, scratch, da, dz, params, ld, width)
             n = layer[N_IN] * ld
             activation_backward(layers[l - 1, ACTIVATION], view(scratch, da, n), view(scratch, layer[INPUT_UNITS], n))
             dz = da
@@ -140,7 +139,7 @@ def granule_of(plan, array):
 @jit
 def rows_region(
     thread, n_threads, training, plan, layers_of, X, x_at, index, index_at, labels, targets, sample_weight, scale,
-    order, position, n_rows, params, mirror, rows, scratch, partial, row_loss, out,
+    order, position, n_rows, params, rows, scratch, partial, row_loss, out,
 ):
     """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training.
 
@@ -169,7 +168,7 @@ def rows_region(
                           view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld))
             for r in range(n):
                 row_loss[first + r] = loss[r]
-            backward_block(plan, layers, scratch, rows, mirror, partial, base, first, width, ld)
+            backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld)
         else:
             output_forward(plan[OUTPUT], z, ld, view(scratch, base + plan[WORK], 2 * ld))
             for r in range(n):
@@ -220,7 +219,7 @@ def prefetch_rows(X, order, n_in, first, last):
 @jit
 def weights_region(
     thread, n_threads, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
-    params, mirror, moments, gradients, rows, scratch, partial, squares, constants, X, x_at, index, index_at, order,
+    params, moments, gradients, rows, scratch, partial, squares, constants, X, x_at, index, index_at, order,
     position, n_following,
 ):
     """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
@@ -266,6 +265,3 @@ def weights_region(
             if optimizer != NONE:
                 optimizer_update(optimizer, w, whole, view(moments, w_at, size),
                                  view(moments, moments.size - plan[N_PARAMS] + w_at, size), constants)
-                if l > 0:
-                    mirror_tile(layer, mirror, params, w_at, tile[TILE_IN], tile[TILE_IN_WIDTH],
-                                tile[TILE_OUT], width_out)

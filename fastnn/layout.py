@@ -133,7 +133,11 @@ class Workspace:
         narrow = layout.is_narrow(n_rows)
         widest = max(layout.sizes) + 1
         if narrow:
-            block, most = NARROW_BLOCK, NARROW_ROWS
+            n_blocks = -(-min(n_rows, NARROW_ROWS) // NARROW_BLOCK)
+            if n_blocks > 4:  # a number that threads can share evenly
+                n_blocks = round_up(n_blocks, 4)
+            block = min(NARROW_BLOCK, round_up(-(-min(n_rows, NARROW_ROWS) // n_blocks), line))
+            most = NARROW_ROWS // block * block
         else:
             fitting = WIDE_BLOCK_BYTES // (widest * layout.dtype.itemsize)
             block, most = max(3 * line, min(NARROW_BLOCK, fitting // line * line)), MAX_CAPACITY

@@ -69,8 +69,8 @@ def gather_block(target, target_at, target_ld, source, source_at, source_ld, ind
 
 
 @numba.njit
-def inputs_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_in, width):
-    products.inputs_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_in, width)
+def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width):
+    products.rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width)
 
 
 @numba.njit
@@ -251,21 +251,21 @@ def test_layer_backward(dtype, n_out, n_in):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_units", [1, 3, 8, 16, 17, 48, 49, 64, 65, 100])
+@pytest.mark.parametrize("n_units", [1, 2, 3, 4, 5, 8, 16, 17, 31, 48, 49, 64, 65, 100])
 @pytest.mark.parametrize("n_rows", [1, 5, 16, 31, 32])
-def test_inputs_to_units(dtype, n_units, n_rows):
-    """Rows anywhere, the last of X among them, which nothing may be read behind."""
+def test_rows_to_units(dtype, n_units, n_rows):
+    """Rows anywhere in X, its first and its last among them."""
     lanes = simd.lanes(dtype)
     width, n_all, first = -(-n_rows // lanes) * lanes, 41, 2
     ld = width + lanes
     X = np.random.default_rng(0).normal(size=(n_all, n_units)).astype(dtype)
-    index = np.concatenate([[0, 0, n_all - 2], np.random.default_rng(1).permutation(n_all - 1)[: n_rows - 1]])
-    scratch = np.full((n_units + 2, ld), UNTOUCHED, dtype)
-    inputs_to_units(scratch.reshape(-1), 0, ld, X.reshape(-1), n_units, index, first, n_rows, n_units, width)
+    index = np.concatenate([[0, 0, n_all - 2, -1], np.random.default_rng(1).permutation(n_all - 1)])[: first + n_rows]
+    scratch = np.full((n_units + 1, ld), UNTOUCHED, dtype)
+    rows_to_units(scratch.reshape(-1), 0, ld, X.reshape(-1), n_units, index, first, n_rows, n_units, width)
     np.testing.assert_array_equal(scratch[:n_units, :n_rows], X[index[first:] + 1].T)
     assert (scratch[:n_units, n_rows:width] == 0).all()
-    assert (scratch[n_units, :] == 1).all()
-    assert (scratch[:n_units, width:] == UNTOUCHED).all() and (scratch[n_units + 1] == UNTOUCHED).all()
+    assert (scratch[:n_units, width:] == UNTOUCHED).all()
+    assert (scratch[n_units] == UNTOUCHED).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,7 +9,7 @@ from numba import types
 
 from fastnn.kernels.jit import entry_point, jit
 from fastnn.kernels.optimizers import N_CONSTANTS, optimizer_constants
-from fastnn.kernels.plan import CAPACITY, N_IN
+from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_region, weights_region
 from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
@@ -61,15 +61,15 @@ def run(
             n, position = min(plan[CAPACITY], n_batch - done), first + done
             # Rows in the order given, or as they lie from here on.
             if order.size > 0:
-                index, index_at, x_at = order, position, 0
+                first_row, index, index_at = 0, order, position
             else:
-                index, index_at, x_at = identity, 0, position * layers_of[0, 0, N_IN]
+                first_row, index, index_at = position, identity, 0
             phase, last = phase + 1, False
             s = next_slice(state, thread, n_slices, phase)
             while s >= 0:
                 rows_region(
-                    s, n_slices, mode != FORWARD, plan, layers_of, X, x_at, index, index_at, labels, targets,
-                    sample_weight, params.dtype.type(scale), order, position, n, params, rows, scratch,
+                    s, n_slices, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight,
+                    params.dtype.type(scale), first_row, index, index_at, position, n, params, rows, scratch,
                     partial, row_loss, out,
                 )
                 last = finish_slice(state, n_slices, phase)
@@ -84,13 +84,12 @@ def run(
                 continue
             phase, last = phase + 1, False
             left = n_batch - done - n
-            n_following = min(plan[CAPACITY], left if left > 0 else min(batch_size, stop - first - n_batch))
             s = next_slice(state, thread, n_slices, phase)
             while s >= 0:
                 weights_region(
-                    s, n_slices, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
+                    s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
                     decay, params, moments, gradients, rows, scratch, partial, squares, constants,
-                    X, x_at, index, index_at, order, position + n, n_following,
+                    X, first_row, index, index_at,
                 )
                 last = finish_slice(state, n_slices, phase)
                 s = next_slice(state, thread, n_slices, phase)

@@ -17,9 +17,11 @@ from fastnn.kernels.simd import (
     dot_block,
     elements_of,
     gather_block,
+    gather_piece,
     gradient_kernel,
     lanes_of,
     micro_kernel,
+    piece_of,
     transpose_block,
     transposed_kernel,
     view,
@@ -165,19 +167,26 @@ def weight_offset(n_in, n_out, i, o, lanes):
 
 
 @jit
-def inputs_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_in, width):
-    """Rows x_at + index[r] n_in of X, by unit; 0 in rows of padding, and a last unit that is always 1."""
-    lanes = lanes_of(scratch)
-    zero, one = scratch.dtype.type(0.0), scratch.dtype.type(1.0)
+def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width):
+    """Rows x_at + index[r] n_units of X, by unit; 0 in rows of padding."""
+    lanes, piece = lanes_of(scratch), piece_of(scratch)
     for r in range(0, width, lanes):
-        blocks = n_in // lanes * lanes if r + lanes <= n_rows else 0
-        for u in range(0, blocks, lanes):
-            gather_block(scratch, units_at + u * ld + r, ld, X, x_at + u, n_in, index, index_at + r)
-        for i in range(r, r + lanes):
-            row = x_at + index[index_at + i] * n_in if i < n_rows else 0
-            for u in range(blocks, n_in):
-                scratch[units_at + u * ld + i] = X[row + u] if i < n_rows else zero
-    fill(scratch, units_at + n_in * ld, ld, one)
+        n = min(lanes, n_rows - r)
+        done = 0
+        if n == lanes and n_units >= piece:
+            done = n_units
+            for u in range(0, n_units // lanes * lanes, lanes):
+                gather_block(scratch, units_at + u * ld + r, ld, X, x_at + u, n_units, index, index_at + r)
+            for u in range(n_units // lanes * lanes, n_units, piece):
+                first = min(u, n_units - piece)  # the last piece goes over units that the one before has done
+                gather_piece(scratch, units_at + first * ld + r, ld, X, x_at + first, n_units, index, index_at + r)
+        for u in range(done, n_units):
+            unit = view(scratch, units_at + u * ld + r, lanes)
+            rows = view(index, index_at + r, n)
+            for i in range(n):
+                unit[i] = X[x_at + rows[i] * n_units + u]
+            for i in range(n, lanes):
+                unit[i] = scratch.dtype.type(0.0)
 
 
 @jit

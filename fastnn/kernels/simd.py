@@ -250,13 +250,19 @@ def gradient_kernel(
     return types.void(*_product(c, a, b, ahead), own, types.int64, types.int64), codegen
 
 
-def _transpose_in_registers(builder: Any, source: Callable[[int, int], Any], vector: Any) -> list[Any]:
-    """Return the transposed rows of a square block; `source(row, column)` points at an element of it.
+def _piece(element: Any) -> int:
+    """Elements of 128 bits."""
+    return {"float": 4, "double": 2}[str(element)]
+
+
+def _transpose_in_registers(
+    builder: Any, source: Callable[[int, int], Any], vector: Any, n_columns: int
+) -> list[Any]:
+    """Return the transposed columns of a block of as many rows as lanes; `source(row, column)` points at an element.
 
     Pieces of 128 bits are loaded to where they belong, which leaves transposes within 128-bit lanes alone.
     """
-    count = vector.count
-    piece = min(count, 4 if str(vector.element) == "float" else 2)
+    count, piece = vector.count, _piece(vector.element)
     part = ir.VectorType(vector.element, piece)
 
     def shuffle(x: Any, y: Any, mask: list[int]) -> Any:
@@ -278,7 +284,7 @@ def _transpose_in_registers(builder: Any, source: Callable[[int, int], Any], vec
         return halves[0], halves[1]
 
     rows: list[Any] = []
-    for column in range(0, count, piece):
+    for column in range(0, n_columns, piece):
         v = [gathered(row, column) for row in range(piece)]
         if piece == 2:
             rows += interleaved(v[0], v[1], 1)
@@ -288,10 +294,11 @@ def _transpose_in_registers(builder: Any, source: Callable[[int, int], Any], vec
     return rows
 
 
-def _build_transpose(function: Any, element: Any, indexed: bool) -> None:
+def _build_transpose(function: Any, element: Any, indexed: bool, n_columns: int) -> None:
     target, target_ld, source, source_ld, index = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    numbers = [ir.Constant(I64, row) for row in range(_vector_type(element).count)]
+    vector = _vector_type(element)
+    numbers = [ir.Constant(I64, row) for row in range(vector.count)]
     if indexed:
         numbers = [builder.load(builder.gep(index, [number])) for number in numbers]
     lines = [builder.gep(source, [builder.mul(source_ld, number)]) for number in numbers]
@@ -299,51 +306,70 @@ def _build_transpose(function: Any, element: Any, indexed: bool) -> None:
     def at(row: int, column: int) -> Any:
         return builder.gep(lines[row], [ir.Constant(I64, column)])
 
-    for row, value in enumerate(_transpose_in_registers(builder, at, _vector_type(element))):
+    for row, value in enumerate(_transpose_in_registers(builder, at, vector, n_columns)):
         _store(builder, value, builder.gep(target, [builder.mul(target_ld, ir.Constant(I64, row))]))
     builder.ret_void()
 
 
-def _call_transpose(
-    context: Any, builder: Any, array: Any, to: Any, to_ld: Any, start: Any, ld: Any, index: Any
-) -> None:
-    element = context.get_data_type(array.dtype)
-    pointer, whole = element.as_pointer(), I64.as_pointer()
-    kind = "transpose" if index is None else "gather"
-    transpose = _internal(
-        builder.module, f"fastnn_{kind}_{element}_{_vector_type(element).count}",
-        ir.FunctionType(ir.VoidType(), [pointer, I64, pointer, I64, whole]),
-        lambda function: _build_transpose(function, element, index is not None),
-    )  # fmt: skip
-    builder.call(transpose, [to, to_ld, start, ld, ir.Constant(whole, None) if index is None else index])
+def _call_transpose(context: Any, builder: Any, signature: Any, args: Any, name: str, whole: bool) -> Any:
+    """Call the function `name` for a block of lanes rows, which `args` may index, and lanes columns or one piece."""
+    indexed = len(args) > 6
+    element = context.get_data_type(signature.args[0].dtype)
+    to, start = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3))
+    index = ir.Constant(I64.as_pointer(), None)
+    if indexed:
+        index = _pointer(context, builder, signature.args[6], args[6], args[7])
+    lanes = _vector_type(element).count
+    arguments = [to, args[2], start, args[5], index]
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    build = functools.partial(
+        _build_transpose, element=element, indexed=indexed, n_columns=lanes if whole else _piece(element)
+    )
+    builder.call(_internal(builder.module, f"fastnn_{name}_{element}_{lanes}", kind, build), arguments)
+    return context.get_dummy_value()
 
 
 @intrinsic
 def transpose_block(typingctx, target, target_at, target_ld, source, source_at, source_ld):
     """Transpose one block of lanes x lanes elements: target[j, i] = source[i, j]."""
     i = types.int64
-    signature = types.void(target, i, i, source, i, i)
 
     def codegen(context, builder, signature, args):
-        to, start = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3))
-        _call_transpose(context, builder, signature.args[0], to, args[2], start, args[5], None)
-        return context.get_dummy_value()
+        return _call_transpose(context, builder, signature, args, "transpose_block", True)
 
-    return signature, codegen
+    return types.void(target, i, i, source, i, i), codegen
 
 
 @intrinsic
 def gather_block(typingctx, target, target_at, target_ld, source, source_at, source_ld, index, index_at):
     """Transpose one block of lanes rows that lie anywhere: target[j, i] = source[index[i], j]."""
     i = types.int64
-    signature = types.void(target, i, i, source, i, i, index, i)
 
     def codegen(context, builder, signature, args):
-        to, start, index = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6))
-        _call_transpose(context, builder, signature.args[0], to, args[2], start, args[5], index)
-        return context.get_dummy_value()
+        return _call_transpose(context, builder, signature, args, "gather_block", True)
 
-    return signature, codegen
+    return types.void(target, i, i, source, i, i, index, i), codegen
+
+
+@intrinsic
+def gather_piece(typingctx, target, target_at, target_ld, source, source_at, source_ld, index, index_at):
+    """As `gather_block`, of the first `piece_of` columns alone."""
+    i = types.int64
+
+    def codegen(context, builder, signature, args):
+        return _call_transpose(context, builder, signature, args, "gather_piece", False)
+
+    return types.void(target, i, i, source, i, i, index, i), codegen
+
+
+@intrinsic
+def piece_of(typingctx, array):
+    """Elements of the array's dtype in 128 bits, a constant to the compiler."""
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(I64, _piece(context.get_data_type(signature.args[0].dtype)))
+
+    return types.int64(array), codegen
 
 
 @intrinsic
@@ -361,18 +387,6 @@ def view(typingctx, array, offset, size):
             shape=[size], strides=[itemsize], itemsize=itemsize, meminfo=None,
         )
         return result._getvalue()
-
-    return signature, codegen
-
-
-@intrinsic
-def prefetch(typingctx, array, offset):
-    """Ask for the cache line of array[offset], which may lie beyond the array: a hint, never a fault."""
-    signature = types.void(array, types.int64)
-
-    def codegen(context, builder, signature, args):
-        _prefetch(builder, _pointer(context, builder, signature.args[0], args[0], args[1]))
-        return context.get_dummy_value()
 
     return signature, codegen
 

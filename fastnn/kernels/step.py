@@ -42,15 +42,15 @@ from fastnn.kernels.plan import (
 from fastnn.kernels.products import (
     block_gradient,
     fill,
-    inputs_to_units,
     layer_backward,
     layer_forward,
     pack_rows,
     round_up,
+    rows_to_units,
     units_to_rows,
     weight_gradient,
 )
-from fastnn.kernels.simd import LINE, elements_of, fma, lanes_of, prefetch, sum_of_squares, view
+from fastnn.kernels.simd import LINE, elements_of, fma, lanes_of, sum_of_squares, view
 
 K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
 
@@ -69,20 +69,25 @@ def leading_dimension(width, line):
 
 @jit
 def gather_targets(
-    scratch, at, weight_at, ld, labels, targets, sample_weight, scale, order, position, n_rows, n_out,
+    scratch, at, weight_at, ld, labels, targets, sample_weight, scale, first_row, index, index_at, n_rows, n_out, width
 ):
-    """Targets of a block by unit, one-hot from labels, and its sample weights times `scale`, 0 for padding."""
+    """Targets of a block by unit, one-hot from labels, and its sample weights times `scale`, 0 for padding.
+
+    Row r is first_row + index[index_at + r].
+    """
     zero, one = scratch.dtype.type(0.0), scratch.dtype.type(1.0)
-    fill(scratch, at, n_out * ld, zero)
     fill(scratch, weight_at, ld, zero)
     for r in range(n_rows):
-        row = row_of(order, position + r)
-        scratch[weight_at + r] = sample_weight[row] * scale if sample_weight.size > 0 else scale
-        if labels.size > 0:
-            scratch[at + labels[row] * ld + r] = one
-        else:
-            for u in range(n_out):
-                scratch[at + u * ld + r] = targets[row * n_out + u]
+        scratch[weight_at + r] = scale
+    if sample_weight.size > 0:
+        for r in range(n_rows):
+            scratch[weight_at + r] *= sample_weight[first_row + index[index_at + r]]
+    if labels.size > 0:
+        fill(scratch, at, n_out * ld, zero)
+        for r in range(n_rows):
+            scratch[at + labels[first_row + index[index_at + r]] * ld + r] = one
+    else:
+        rows_to_units(scratch, at, ld, targets, first_row * n_out, index, index_at, n_rows, n_out, width)
 
 
 @jit
@@ -138,12 +143,12 @@ def granule_of(plan, array):
 
 @jit
 def rows_region(
-    thread, n_threads, training, plan, layers_of, X, x_at, index, index_at, labels, targets, sample_weight, scale,
-    order, position, n_rows, params, rows, scratch, partial, row_loss, out,
+    thread, n_threads, training, plan, layers_of, X, labels, targets, sample_weight, scale, first_row, index, index_at,
+    position, n_rows, params, rows, scratch, partial, row_loss, out,
 ):
     """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training.
 
-    Row r of X begins at x_at + index[index_at + r] n_in. `scale` is 1 / (sum of the batch's sample weights): losses and
+    Row r lies at first_row + index[index_at + r]. `scale` is 1 / (sum of the batch's sample weights): losses and
     deltas carry it, so that gradients are means.
     """
     layers = layers_of[thread]
@@ -156,13 +161,14 @@ def rows_region(
         n = min(plan[BLOCK_ROWS], high - first)
         width = round_up(n, lanes)
         ld = leading_dimension(round_up(n, line), line)
-        inputs_to_units(scratch, layers[0, INPUT_UNITS], ld, X, x_at, index, index_at + first, n, n_in, width)
+        rows_to_units(scratch, layers[0, INPUT_UNITS], ld, X, first_row * n_in, index, index_at + first, n, n_in, width)
+        fill(scratch, layers[0, INPUT_UNITS] + n_in * ld, ld, scratch.dtype.type(1.0))
         forward_block(plan, layers, scratch, rows, params, first, width, ld, training and not plan[NARROW])
         z_at = layers[n_layers - 1, OUTPUT_UNITS]
         z = view(scratch, z_at, n_out * ld)
         if training:
             gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, scale,
-                           order, position + first, n, n_out)
+                           first_row, index, index_at + first, n, n_out, width)
             loss = view(scratch, base + plan[WORK], ld)
             loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
                           view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld))
@@ -208,38 +214,21 @@ def gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_a
 
 
 @jit
-def prefetch_rows(X, order, n_in, first, last):
-    """Ask for the rows at positions [first, last) of the epoch, which lie anywhere in memory."""
-    for position in range(first, last):
-        row = row_of(order, position) * n_in
-        for i in range(0, n_in, elements_of(LINE, X)):
-            prefetch(X, row + i)
-
-
-@jit
 def weights_region(
-    thread, n_threads, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
-    params, moments, gradients, rows, scratch, partial, squares, constants, X, x_at, index, index_at, order,
-    position, n_following,
+    thread, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
+    params, moments, gradients, rows, scratch, partial, squares, constants, X, first_row, index, index_at,
 ):
     """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
     `decay` times a weight is the gradient of the penalty. `gradients` has room for all parameters where a batch is
     taken in several rounds or gradients are the result, and is empty where a tile's gradient need not outlive it.
-    Meanwhile the rows that this thread gathers next, its share of `n_following` from `position` on, are asked for: they
-    come from memory, while tiles come from cache.
     """
     layers = layers_of[0]
-    low, high = slice_of(thread, n_threads, n_following, granule_of(plan, params))
-    n_tiles = shares[thread + 1] - shares[thread]
     packed = -1
     for number in range(shares[thread], shares[thread + 1]):
         tile = tiles[number]
         l = tile[TILE_LAYER]
         layer = layers[l]
-        turn = number - shares[thread]
-        prefetch_rows(X, order, layers[0, N_IN], position + low + (high - low) * turn // n_tiles,
-                      position + low + (high - low) * (turn + 1) // n_tiles)
         n_in = layer[N_IN] + 1
         width_out = tile[TILE_OUT_WIDTH]
         w_at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * width_out
@@ -251,7 +240,8 @@ def weights_region(
             packed_at = thread * plan[SCRATCH] + plan[PACKED]
             if l == 0 and tile[TILE_IN] != packed:
                 packed = tile[TILE_IN]
-                pack_rows(scratch, packed_at, tile[TILE_IN_WIDTH], X, x_at, index, index_at, n_rows, n_in - 1, packed)
+                pack_rows(scratch, packed_at, tile[TILE_IN_WIDTH], X, first_row * (n_in - 1), index, index_at,
+                          n_rows, n_in - 1, packed)
             gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_at, accumulate, params, w_at,
                              moments)
         if last:

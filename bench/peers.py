@@ -272,7 +272,7 @@ def compare(net, dtype, libraries, repeats, seconds):
             times[name].append(1e6 * elapsed(run) / steps)
     return {
         "net": net.name, "title": net.title(), "dtype": dtype, "flops": net.flops(), "microseconds": times,
-        "peak": {str(n_threads): statistics.median(found) for n_threads, found in peaks.items()},
+        "peak": {str(n_threads): max(found) for n_threads, found in peaks.items()},
     }  # fmt: skip
 
 
@@ -288,7 +288,8 @@ def check_losses(net, losses):
 
 def table(results, libraries):
     """Markdown: microseconds a step and GFLOP/s of each library, the ratio to the fastest peer, percent of the peak."""
-    header = ["net", *libraries, "fastest peer / fastnn", "fastnn, % of peak"]
+    header = ["net", *libraries, "fastest peer / fastnn", "fastnn, % of the micro-kernel's peak"]
+    peak = best_peak(results, N_THREADS)
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
     for result in results:
         medians = {name: statistics.median(samples) for name, samples in result["microseconds"].items()}
@@ -299,14 +300,22 @@ def table(results, libraries):
             *(f"{us:,.1f} ({speeds[name]:.1f})" if us < 100 else f"{us:,.0f} ({speeds[name]:.1f})"
               for name, us in medians.items()),
             f"{min(peers) / medians['fastnn']:.2f}" if peers else "-",
-            f"{speeds['fastnn'] / result['peak'][str(N_THREADS)]:.0%}",
+            f"{speeds['fastnn'] / peak:.0%}",
         ])  # fmt: skip
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def best_peak(results, n_threads):
+    """The limit is the best that the micro-kernel was seen to reach in this run: what disturbs it only lowers it."""
+    return max(result["peak"][str(n_threads)] for result in results)
+
+
 def peak_line(results):
-    one, two = (statistics.median(result["peak"][n] for result in results) for n in ("1", str(N_THREADS)))
-    return f"{results[0]['dtype']}: the micro-kernel alone, in this run: {one:.0f} GFLOP/s on 1 core, {two:.0f} on 2."
+    one, two = (best_peak(results, n_threads) for n_threads in (1, N_THREADS))
+    return (
+        f"{results[0]['dtype']}: the micro-kernel alone, its best in this run: {one:.0f} GFLOP/s on 1 core, "
+        f"{two:.0f} on {N_THREADS}."
+    )
 
 
 def installed():
@@ -333,7 +342,7 @@ def main():
     names = [net.name for net in NETS]
     parser = argparse.ArgumentParser(description="Compare a training step of fastnn with its peers'.")
     parser.add_argument("--nets", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="timings to take the median of (7)")
+    parser.add_argument("--repeats", type=int, default=15, metavar="N", help="timings to take the median of (15)")
     parser.add_argument("--quick", action="store_true", help="3 short timings each, and no float64")
     parser.add_argument("--json", type=Path, metavar="FILE", help="leave every timing in this file as well")
     options = parser.parse_args()

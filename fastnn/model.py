@@ -4,7 +4,7 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from fastnn import parallel
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
-from fastnn.kernels.optimizers import NONE, Optimizer
+from fastnn.kernels.optimizers import N_CONSTANTS, NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
 from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
 
@@ -31,7 +31,10 @@ _spare_lock = threading.Lock()
 
 
 class Parameters(list[Array]):
-    """The weights or the biases, one read-only array per layer; assigning an item writes it to the network."""
+    """The weights or the biases, one read-only array per layer; assigning an item writes it to the network.
+
+    As long as the network is deep: what would change the length raises TypeError.
+    """
 
     def __init__(self, values: list[Array], write: Callable[[int, Array], None]) -> None:
         for value in values:
@@ -39,12 +42,20 @@ class Parameters(list[Array]):
         super().__init__(values)
         self._write = write
 
-    def __setitem__(self, index: SupportsIndex, value: Any) -> None:  # type: ignore[override]
+    def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
+        if isinstance(index, slice):
+            self._refuse()
         layer = range(len(self))[index]
         self._write(layer, value)
         stored = np.array(value, self[layer].dtype)
         stored.flags.writeable = False
         super().__setitem__(layer, stored)
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("the number of layers is fixed; assign to one item, or a whole list to the network")
+
+    append = extend = insert = pop = remove = clear = reverse = sort = _refuse
+    __delitem__ = __iadd__ = __imul__ = _refuse
 
     def __reduce__(self) -> Any:
         return list, (list(self),)
@@ -143,6 +154,8 @@ class MLP:
         self.biases = [value if i == layer else old for i, old in enumerate(self.biases)]
 
     def _checked_parameters(self, name: str, values: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+        if not hasattr(values, "__len__"):
+            raise TypeError(f"{name} must be a list of {len(shapes)} arrays, one per layer, got {values!r}")
         if len(values) != len(shapes):
             raise ValueError(f"{name} must have {len(shapes)} arrays, one per layer, got {len(values)}")
         arrays = [_as_array(f"{name}[{layer}]", value) for layer, value in enumerate(values)]
@@ -288,17 +301,17 @@ class MLP:
         nothing = self._nothing
         labels, targets = (self._no_rows, nothing) if mode == epoch.FORWARD else self._checked_targets(y, len(X))
         weight = nothing if sample_weight is None else self._checked_weight(sample_weight, len(X))
-        if not np.isscalar(alpha) or isinstance(alpha, str) or not 0 <= float(alpha) < np.inf:
-            raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
+        if finite_number("alpha", alpha) < 0:
+            raise ValueError(f"alpha must be at least 0, got {alpha!r}")
         hyper = np.zeros(0)
         if optimizer:
-            hyper = optimizer.hyper()
+            hyper = optimizer.hyper(self.dtype)
             self._adopt(optimizer)
         layout = self._layout
         flops_per_row = (2 if mode == epoch.FORWARD else 6) * sum(i * o for i, o in layout.pairs)
         n_threads = self._threads_for(flops_per_row * batch_size)
         call_rows = max(1, int(FLOPS_PER_CALL / (flops_per_row * batch_size))) * batch_size
-        result, constants = np.zeros(2), epoch.constants_for(self.dtype)
+        result, constants = np.zeros(2), np.zeros(N_CONSTANTS, self.dtype)
         with self._workspace(batch_size, n_threads) as work, _pool(n_threads):
             n_launched = min(n_threads, parallel.numba_limit())
             if gradients is None:
@@ -387,8 +400,10 @@ class MLP:
             raise ValueError(f"y must have shape ({n},) for class indices or ({n}, {n_out}) for targets, got {y.shape}")
         if y.dtype.kind in "iu" and y.ndim == 1 and self.output in ("logistic", "softmax"):
             _check_range("y", y, 2 if self.output == "logistic" else 1)
-        if self.output == "exp" and y.size and y.min() < 0:
-            raise ValueError(f"y must be at least 0 for output 'exp', got {y.min()}")
+        if self.output != "identity" and y.size and y.min() < 0:
+            raise ValueError(f"y must be at least 0 for output {self.output!r}, got {y.min()}")
+        if self.output in ("logistic", "softmax") and y.size and y.max() > 1:
+            raise ValueError(f"y must be at most 1 for output {self.output!r}, got {y.max()}")
         if self.output == "softmax" and y.ndim == 1 and y.dtype.kind in "biu":
             y = np.ones(n)
         return self._no_rows, _flat(np.require(y, self.dtype, ["C", "A"]))
@@ -405,6 +420,9 @@ class MLP:
             raise ValueError(f"sample_weight must be finite in {self.dtype}, got NaN or infinity")
         if not np.isfinite(weight.sum(dtype=np.float64)):
             raise ValueError("sample_weight must have a finite sum, got infinity")
+        smallest = np.abs(weight).min(where=weight != 0, initial=1)
+        if smallest < np.finfo(self.dtype).tiny:
+            raise ValueError(f"sample_weight must be 0 or at least {np.finfo(self.dtype).tiny}, got {smallest}")
         return _flat(weight)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -472,7 +490,7 @@ def _checked_activations(activation: str | Sequence[str], n_hidden: int) -> tupl
 
 def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     try:
-        found = np.dtype(dtype)
+        found = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
     except TypeError:
         found = None
     if found not in (np.float32, np.float64) or not found.isnative:
@@ -484,11 +502,13 @@ def _checked_random_state(random_state: Any) -> np.random.RandomState:
     if isinstance(random_state, np.random.RandomState):
         return random_state
     try:
-        return np.random.RandomState(random_state)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"random_state must be an integer in [0, 2**32), a numpy.random.RandomState or None, got {random_state!r}"
-        ) from error
+        if not isinstance(random_state, (bool, np.bool_)):
+            return np.random.RandomState(random_state)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"random_state must be an integer in [0, 2**32), a numpy.random.RandomState or None, got {random_state!r}"
+    )
 
 
 def _as_array(name: str, values: Any) -> Array:

@@ -61,6 +61,8 @@ BAD_Y = {
     "object": T.astype(object),
     "text": LABELS.astype(str),
     "complex": T.astype(complex),
+    "targets above 1": T + 2,
+    "targets below 0": T - 2,
     "ragged": [[1.0], [1.0, 2.0]],
 }
 BAD_WEIGHT = {
@@ -70,8 +72,12 @@ BAD_WEIGHT = {
     "number": 1.0,
     "text": ["1"] * N,
     "object": np.ones(N, object),
+    "subnormal": np.r_[1e-310, np.ones(N - 1)],
 }
-BAD_ALPHA = {"negative": -1.0, "NaN": np.nan, "inf": np.inf, "text": "1", "None": None, "list": [0.1]}
+BAD_ALPHA = {
+    "negative": -1.0, "NaN": np.nan, "inf": np.inf, "text": "1", "None": None, "list": [0.1], "complex": 1j,
+    "beyond floats": 10**400,
+}  # fmt: skip
 BAD_ORDER = {
     "empty": [],
     "negative": [0, -1],
@@ -164,8 +170,11 @@ def test_a_refused_call_does_not_claim_the_optimizer():
             "code": 3, "not hashable": [["relu"]],
         },
         output={"unknown": "linear", "None": None, "code": 0, "not hashable": ["softmax"]},
-        dtype={"half": "float16", "integer": int, "complex": complex, "big-endian": ">f4", "unknown": "float7"},
-        random_state={"text": "one", "negative": -1, "float": 0.5},
+        dtype={
+            "half": "float16", "integer": int, "complex": complex, "big-endian": ">f4", "unknown": "float7",
+            "None": None,
+        },
+        random_state={"bool": True, "text": "one", "negative": -1, "float": 0.5},
     ),
 )  # fmt: skip
 def test_constructor_refuses(parameter, value):

@@ -1,5 +1,6 @@
 """Every optimizer against the reference, over several steps from the same gradients, and its settings."""
 
+import copy
 import dataclasses
 import pickle
 
@@ -74,6 +75,8 @@ def test_nan_stays_where_it_is_and_zero_moves_nothing(cls, dtype):
         (fastnn.Adam, "learning_rate", -1.0),
         (fastnn.Adam, "learning_rate", [0.1]),
         (fastnn.Adam, "learning_rate", None),
+        (fastnn.Adam, "learning_rate", 1j),
+        (fastnn.Adam, "learning_rate", 10**400),
         (fastnn.Adam, "beta_1", 1.0),
         (fastnn.Adam, "beta_2", -0.5),
         (fastnn.Adam, "epsilon", 0.0),
@@ -88,6 +91,26 @@ def test_wrong_settings_are_named(cls, name, value):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_settings_survive_pickle_and_print(cls):
     optimizer = cls(learning_rate=0.25)
-    copy = pickle.loads(pickle.dumps(optimizer))
-    assert dataclasses.astuple(copy) == dataclasses.astuple(optimizer)
-    assert "learning_rate=0.25" in repr(copy)
+    restored = pickle.loads(pickle.dumps(optimizer))
+    assert dataclasses.astuple(restored) == dataclasses.astuple(optimizer)
+    assert "learning_rate=0.25" in repr(restored)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_a_copy_has_moments_of_its_own(duplicate):
+    net = fastnn.MLP((2, 3, 1), "tanh", "identity", "float64", 0)
+    X, y = np.ones((4, 2)), np.zeros((4, 1))
+    adam = fastnn.Adam()
+    net.train_epoch(X, y, adam)
+    twin, before = duplicate(adam), adam.moments.copy()
+    net.train_epoch(X, y, twin)
+    assert (adam.steps, twin.steps) == (1, 2)
+    np.testing.assert_array_equal(adam.moments, before)
+    assert (twin.moments != before).any()
+
+
+def test_an_epsilon_that_vanishes_in_float32_is_refused():
+    net, adam = fastnn.MLP((2, 1), output="identity"), fastnn.Adam(epsilon=1e-50)
+    with pytest.raises(ValueError, match="epsilon must not vanish in float32"):
+        net.train_epoch(np.ones((1, 2), "float32"), np.ones(1, "float32"), adam)
+    assert adam.owner is None

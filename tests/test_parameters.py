@@ -40,7 +40,6 @@ def test_set_an_item(layer):
 
 
 def test_setting_reaches_the_backward_pass():
-    """The transposed weights follow."""
     net, X, T = problem((3, 40, 20, 2), 9)
     twin, *_ = problem((3, 40, 20, 2), 9, seed=1)
     twin.weights, twin.biases = net.weights, net.biases
@@ -59,6 +58,7 @@ def test_lists_will_do():
 @pytest.mark.parametrize(
     ("change", "error"),
     [
+        (lambda p: None, TypeError),
         (lambda p: p[:-1], ValueError),
         (lambda p: [*p, p[0]], ValueError),
         (lambda p: [p[0].T[:1], *p[1:]], ValueError),
@@ -143,3 +143,18 @@ def test_parameters_pickle_as_a_list():
 
 def test_repr_says_what_it_is():
     assert repr(fastnn.MLP((3, 4, 2))) == "MLP((3, 4, 2), activation=('relu',), output='softmax', dtype='float32')"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p.append(p[0]), lambda p: p.pop(), lambda p: p.clear(), lambda p: p.reverse(),
+        lambda p: p.__setitem__(slice(1), [p[0]]), lambda p: p.__delitem__(0), lambda p: p.__iadd__([p[0]]),
+    ],
+)  # fmt: skip
+def test_the_number_of_layers_is_fixed(change):
+    net, *_ = problem((3, 4, 2), 1)
+    for parameters in (net.weights, net.biases):
+        with pytest.raises(TypeError, match="layers is fixed"):
+            change(parameters)
+        assert len(parameters) == 2

@@ -161,7 +161,7 @@ def exp(x):
 
 @jit
 def expm1(x):
-    """exp(x) - 1, exact where x is small; for |x| below 80 (float32) or 700 (float64)."""
+    """exp(x) - 1, whose relative error stays small where x is; for |x| below 80 (float32) or 700 (float64)."""
     r, n = _reduce(x)
     scale = _power_of_two(n)
     return fma(scale, fma(r * r, _exp_tail(r), r), scale - type(x)(1.0))

@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 
 from fastnn.kernels.jit import entry_point, jit
-from fastnn.kernels.optimizers import N_CONSTANTS, optimizer_constants
+from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_region, weights_region
@@ -135,7 +135,3 @@ def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> 
     else:
         region, address = _team(dtype)
         region(n_threads, address, arguments)
-
-
-def constants_for(dtype: np.dtype[Any]) -> Any:
-    return np.zeros(N_CONSTANTS, dtype)

@@ -18,14 +18,13 @@ import numpy as np
 from fastnn.kernels.inner import Inner
 
 # No fast-math: every rounding is written out, FMAs as `simd.fma`. What LLVM may contract or reorder it does one way in
-# one caller and another way in the next; so the same inputs give the same bits in the serial and the parallel driver,
-# however rows are shared out, and NaN stays visible.
+# a vectorised loop and another way in its remainder; so a row has the same bits wherever it comes to lie, and NaN stays
+# visible.
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True,
                             "pipeline_class": Inner}
 
 Decorator = Callable[[Callable[..., Any]], Any]
-
 
 jit: Decorator = numba.njit(**INTERNAL)
 
@@ -42,10 +41,11 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
     one function when two processes compile them at the same time.
     """
     with _compiling:
-        logger = logging.getLogger("fastnn")
-        note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; this machine keeps them", name])
-        note.daemon = True
         folder = cache_folder()
+        kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
+        logger = logging.getLogger("fastnn")
+        note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; %s", name, kept])
+        note.daemon = True
         previous = numba.config.CACHE_DIR
         if folder is not None:
             numba.config.CACHE_DIR = str(folder / name)

@@ -5,8 +5,9 @@
 dtype. The rules are scikit-learn's: Adam's epsilon stands outside the bias correction, Nesterov's step looks ahead.
 """
 
+import copy
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,23 @@ from fastnn.kernels.simd import fma
 
 NONE, SGD_RULE, ADAM_RULE = range(3)
 N_CONSTANTS = 6
+
+
+def finite_number(name: str, value: Any) -> float:
+    """Return a setting as a float.
+
+    Raises
+    ------
+    ValueError
+        If `value` is not a real, finite number.
+    """
+    try:
+        number = float(value) if np.isscalar(value) and not isinstance(value, (str, bytes)) else np.nan  # type: ignore[arg-type]
+    except (TypeError, OverflowError):  # a complex number, an integer beyond floats
+        number = np.nan
+    if not np.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return number
 
 
 class Optimizer:
@@ -34,19 +52,29 @@ class Optimizer:
         self.steps, self.moments, self.owner = 0, None, None
         self.hyper()
 
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # two optimizers that shared moments would both be wrong
+
     def _check(self, name: str, value: Any) -> None:
-        if isinstance(value, str) or not np.isscalar(value) or not np.isfinite(float(value)):  # type: ignore[arg-type]
-            raise ValueError(f"{name} must be a finite number, got {value!r}")
-        number = float(value)  # type: ignore[arg-type]
+        number = finite_number(name, value)
         if name in ("learning_rate", "epsilon") and number <= 0:
             raise ValueError(f"{name} must be greater than 0, got {value!r}")
         if name in ("momentum", "beta_1", "beta_2") and not 0 <= number <= 1 - (name != "momentum") * 1e-16:
             raise ValueError(f"{name} must lie in [0, 1{']' if name == 'momentum' else ')'}, got {value!r}")
 
-    def hyper(self) -> npt.NDArray[np.float64]:
-        """Return the settings in the order of the fields, as the kernels take them, after a check of each."""
+    def hyper(self, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[np.float64]:
+        """Return the settings in the order of the fields, as the kernels take them, after a check of each.
+
+        Raises
+        ------
+        ValueError
+            If a setting is out of its range, or epsilon so small that it is zero in `dtype`.
+        """
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            self._check(field.name, getattr(self, field.name))
+            value = getattr(self, field.name)
+            self._check(field.name, value)
+            if field.name == "epsilon" and value < np.finfo(dtype).tiny:
+                raise ValueError(f"epsilon must not vanish in {np.dtype(dtype)}, got {value!r}")
         return np.array([float(value) for value in dataclasses.astuple(self)])  # type: ignore[call-overload]
 
 

@@ -41,5 +41,4 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     TILE_IN_WIDTH,  # width of its panel of input units
     TILE_OUT,  # first output unit
     TILE_OUT_WIDTH,  # width of its panel of output units
-    N_TILE_FIELDS,
-) = range(6)
+) = range(5)

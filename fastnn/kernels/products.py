@@ -15,6 +15,7 @@ from fastnn.kernels.simd import (
     PANEL_VECTORS,
     block_height,
     dot_block,
+    dot_rows_of,
     elements_of,
     gather_block,
     gather_piece,
@@ -26,8 +27,6 @@ from fastnn.kernels.simd import (
     transposed_kernel,
     view,
 )
-
-DOT_IN = 4
 
 
 @jit
@@ -141,7 +140,7 @@ def weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, 
 def block_gradient(c, c_at, layer, scratch, dz_at, ld, width, tile_at):
     """C = A . dZ over the rows of one block, both by unit; C lies as W does. Rows of padding have dZ = 0."""
     lanes = lanes_of(c)
-    dot_in = min(DOT_IN, lanes // 2) if lanes > 2 else 2
+    dot_in = dot_rows_of(scratch)
     dot_out = lanes // dot_in
     n_in, n_out = layer[N_IN] + 1, layer[N_OUT]
     for i in range(0, n_in, dot_in):

@@ -509,6 +509,16 @@ def _dot_shape(count: int) -> tuple[int, int]:
     return rows, count // rows
 
 
+@intrinsic
+def dot_rows_of(typingctx, array):
+    """Rows of the dot block; its columns are lanes / rows. A constant to the compiler."""
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(I64, _dot_shape(_vector_type(context.get_data_type(signature.args[0].dtype)).count)[0])
+
+    return types.int64(array), codegen
+
+
 def _reduced(builder: Any, sums: list[Any]) -> Any:
     """Add up each of `lanes` vectors; element i of the result is the total of vector i."""
     count = len(sums)
@@ -527,9 +537,10 @@ def _reduced(builder: Any, sums: list[Any]) -> Any:
 
 @intrinsic
 def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):
-    """target[i, j] = sum over k vectors of a[i] * b[j], for one block of DOT_ROWS x DOT_COLUMNS sums.
+    """target[i, j] = sum over k vectors of a[i] * b[j], for one block of as many sums as lanes.
 
-    Rows of `a` and `b` are `ld` apart. Where fewer than a block's rows are there (m, n), the last one stands in.
+    It has `dot_rows_of` rows. Rows of `a` and `b` are `ld` apart. Where fewer than a block's rows are there (m, n), the
+    last one stands in.
     """
     index = types.int64
     signature = types.void(target, index, a, index, index, b, index, index, index, index)

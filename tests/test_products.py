@@ -111,7 +111,7 @@ def check_product(call, m, width, k, dtype, accumulate, transposed=False):
 @pytest.mark.parametrize("vectors", range(1, simd.PANEL_VECTORS + 1))
 @pytest.mark.parametrize("accumulate", [False, True])
 def test_micro_kernel(dtype, vectors, accumulate):
-    for m in (height for height in simd.HEIGHTS if height <= simd._MOST_ROWS[vectors]):
+    for m in simd.heights(vectors):
         for k in CONTRACTIONS:
             check_product(
                 lambda *args: micro_kernel(*args, vectors, accumulate),
@@ -140,7 +140,7 @@ def test_multiply(dtype, vectors, accumulate):
 @pytest.mark.parametrize("accumulate", [False, True])
 def test_gradient_kernel(dtype, vectors, accumulate):
     own = np.arange(1000).astype(dtype)
-    for m in (height for height in simd.HEIGHTS if height <= simd._MOST_ROWS[vectors]):
+    for m in simd.heights(vectors):
         for k in CONTRACTIONS:
             for n_own in (1, 16, 300):
                 check_product(

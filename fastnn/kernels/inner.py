@@ -1,4 +1,4 @@
-"""How Numba compiles the functions below an entry point: to LLVM IR and no further.
+"""How Numba compiles an entry point, and the functions below it: those to LLVM IR and no further.
 
 By itself Numba optimises every function and turns it into machine code, with all that it calls, and does so again in
 each caller; six levels down that was three quarters of the compile time. Here a function stays as it was written until
@@ -9,7 +9,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase
+from numba.core.compiler import Compiler, CompilerBase
 from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.typed_passes import (
     IRLegalization,
@@ -60,6 +60,21 @@ class Library(JITCodeLibrary):  # type: ignore[misc]
                 found[library] = None
                 pending += library._linking_libraries
         return list(found)
+
+
+class EntryLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """An entry point with all that it calls, optimised once: no Python objects, so no passes for their references."""
+
+    def _optimize_final_module(self) -> None:
+        manager, builder = self._codegen._module_pass_manager()
+        manager.run(self._final_module, builder)
+
+
+class Entry(Compiler):  # type: ignore[misc]
+    def define_pipelines(self) -> Any:
+        self.state.library = EntryLibrary(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        self.state.library.enable_object_caching()
+        return super().define_pipelines()
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

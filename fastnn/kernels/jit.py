@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-from fastnn.kernels.inner import Inner
+from fastnn.kernels.inner import Entry, Inner
 
 # No fast-math: every rounding is written out, FMAs as `simd.fma`. What LLVM may contract or reorder it does one way in
 # a vectorised loop and another way in its remainder; so a row has the same bits wherever it comes to lie, and NaN stays
@@ -51,7 +51,8 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
             numba.config.CACHE_DIR = str(folder / name)
         note.start()
         try:
-            return numba.njit(signature, parallel=parallel, cache=folder is not None, **FLAGS)(function)
+            compiler = {} if parallel else {"pipeline_class": Entry}
+            return numba.njit(signature, parallel=parallel, cache=folder is not None, **compiler, **FLAGS)(function)
         finally:
             note.cancel()
             numba.config.CACHE_DIR = previous

@@ -37,11 +37,16 @@ def _simd_bits() -> int:
 
 SIMD_BITS = _simd_bits()
 
-# Heights of the register block by its width in vectors: with three vectors loaded and one broadcast, 8x3 fills 28 of
+# Most rows of the register block by its width in vectors: with three vectors loaded and one broadcast, 8x3 fills 28 of
 # AVX-512's 32 registers (NEON has 32 too), 4x3 fills 16 of AVX2's.
 PANEL_VECTORS = 3
 _MOST_ROWS = {1: 8, 2: 6, 3: 4} if SIMD_BITS == 256 else {1: 16, 2: 12, 3: 8}
-HEIGHTS = (16, 12, 8, 6, 4, 3, 2, 1)
+_ROWS_OF = (0, _MOST_ROWS[1], _MOST_ROWS[2], _MOST_ROWS[3])
+
+
+def heights(vectors: int) -> list[int]:
+    """Rows that a register block of so many vectors can have: the most, and powers of two for what is left."""
+    return [_MOST_ROWS[vectors], *(rows for rows in (8, 4, 2, 1) if rows < _MOST_ROWS[vectors])]
 
 
 def lanes(dtype: Any) -> int:
@@ -49,15 +54,11 @@ def lanes(dtype: Any) -> int:
     return int(SIMD_BITS // (8 * np.dtype(dtype).itemsize))
 
 
-_ROWS_OF = (0, _MOST_ROWS[1], _MOST_ROWS[2], _MOST_ROWS[3])
-
-
 @jit
 def block_height(rows, vectors):
-    """Height of the next register block where `rows` are left."""
-    rows = min(rows, _ROWS_OF[vectors])
-    return rows if rows == 12 or rows == 6 or rows == 3 else 16 if rows >= 16 else 12 if rows > 12 else \
-        8 if rows >= 8 else 6 if rows > 6 else 4 if rows >= 4 else rows
+    """Height of the next register block where `rows` are left, one of `heights`."""
+    most = _ROWS_OF[vectors]
+    return most if rows >= most else 8 if rows >= 8 else 4 if rows >= 4 else 2 if rows >= 2 else 1
 
 
 def _vector_type(element: Any) -> Any:
@@ -192,8 +193,8 @@ def _call_micro_kernel(context: Any, builder: Any, signature: Any, args: Any, ki
     kernel_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
     end = builder.append_basic_block("micro_kernel_end")
     switch = builder.switch(builder.add(builder.mul(m, ir.Constant(I64, 4)), v), end)
-    for vectors, most in _MOST_ROWS.items():
-        for rows in (height for height in HEIGHTS if height <= most):
+    for vectors in _MOST_ROWS:
+        for rows in heights(vectors):
             name = f"fastnn_{kind.value}_{element}_{vector.count}_{rows}x{vectors}"
             build = functools.partial(_build_micro_kernel, kind=kind, m=rows, v=vectors, vector=vector)
             with builder.goto_block(builder.append_basic_block()):
@@ -213,7 +214,7 @@ def _product(c: Any, a: Any, b: Any, ahead: Any) -> list[Any]:
 
 @intrinsic
 def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at):
-    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m one of HEIGHTS, v up to 3, k at least 1.
+    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors]; m one of `heights`, v up to 3, k at least 1.
 
     Each k also asks for one cache line of `ahead`, from `ahead_at` on: what a later call will want from L3 or from
     another core arrives meanwhile, where a burst of requests would fill the miss buffers and stall the loads.

@@ -1,0 +1,115 @@
+"""The kernels by themselves: the micro-kernel's rate, the three products around it, and the elementwise functions."""
+
+import numpy as np
+
+from bench.peak import peak_gflops
+
+ROWS = 96  # two panels of rows in float32
+REPEATS = 100  # calls within one timing, each some microseconds
+
+
+def kernels():
+    """Compile loops around single kernels; a function, so that this file is imported without Numba."""
+    import numba
+
+    from fastnn.kernels import activations, jit, optimizers, products
+
+    @numba.njit(**jit.FLAGS)
+    def forward(layer, scratch, params, ld):
+        for _ in range(REPEATS):
+            products.layer_forward(layer, scratch, params, ld, ld)
+
+    @numba.njit(**jit.FLAGS)
+    def backward(layer, scratch, da_at, dz_at, params, ld):
+        for _ in range(REPEATS):
+            products.layer_backward(layer, scratch, da_at, dz_at, params, ld, ld)
+
+    @numba.njit(**jit.FLAGS)
+    def gradient(tile, a, b, n, width, w, moments):
+        for _ in range(REPEATS):
+            products.weight_gradient(tile, 0, a, 0, width, b, 0, n, width, width, False, w, 0, moments, w.size)
+
+    @numba.njit(**jit.FLAGS)
+    def activation(code, z, start):
+        for _ in range(REPEATS):
+            z[:] = start
+            activations.activation_forward(code, z)
+
+    @numba.njit(**jit.FLAGS)
+    def update(code, w, g, m, v, constants):
+        for _ in range(REPEATS):
+            optimizers.optimizer_update(code, w, g, m, v, constants)
+
+    return forward, backward, gradient, activation, update
+
+
+class MicroKernel:
+    params = (["float32", "float64"], [1, 2])
+    param_names = ("dtype", "threads")
+    unit = "GFLOP/s"
+
+    def setup(self, dtype, threads):
+        peak_gflops(dtype, threads)
+
+    def track_gflops(self, dtype, threads):
+        return max(peak_gflops(dtype, threads) for _ in range(5))
+
+
+class Products:
+    """Layer of 128 inputs and 144 outputs; the gradient, of one tile over 256 rows."""
+
+    params = (["float32", "float64"],)
+    param_names = ("dtype",)
+
+    def setup(self, dtype):
+        from fastnn.kernels import plan, simd
+        from fastnn.layout import empty, panels
+
+        self.forward, self.backward, self.gradient, *_ = kernels()
+        n_in, n_out, real = 128, 144, np.dtype(dtype)
+        self.scratch = empty((2 * n_in + 2 + n_out) * ROWS, real)
+        self.params = empty((n_in + 1) * n_out, real)
+        self.layer = np.zeros(plan.N_LAYER_FIELDS, np.int64)
+        self.layer[[plan.N_IN, plan.N_OUT]] = n_in, n_out
+        self.output_at = self.layer[plan.OUTPUT_UNITS] = (n_in + 1) * ROWS
+        self.delta_at = self.output_at + n_out * ROWS
+        self.width = panels(1000, simd.lanes(real))[0][1]
+        self.tile, self.w = (empty(self.width**2, real) for _ in range(2))
+        self.a, self.b = (empty(256 * self.width, real) for _ in range(2))
+        self.moments = empty(2 * self.w.size, real)
+        for product in (self.time_forward, self.time_backward, self.time_gradient):
+            product(dtype)
+
+    def time_forward(self, dtype):
+        self.forward(self.layer, self.scratch, self.params, ROWS)
+
+    def time_backward(self, dtype):
+        self.backward(self.layer, self.scratch, self.delta_at, self.output_at, self.params, ROWS)
+
+    def time_gradient(self, dtype):
+        self.gradient(self.tile, self.a, self.b, 256, self.width, self.w, self.moments)
+
+
+class Elementwise:
+    """4096 elements, which stay in the first-level cache."""
+
+    params = (["logistic", "tanh", "relu", "SGD", "Adam"], ["float32", "float64"])
+    param_names = ("function", "dtype")
+
+    def setup(self, function, dtype):
+        import fastnn
+        from fastnn.kernels.activations import ACTIVATIONS
+
+        *_, activation, update = kernels()
+        arrays = [np.random.default_rng(0).random(4096).astype(dtype) for _ in range(4)]
+        if function in ACTIVATIONS:
+            code = ACTIVATIONS.index(function)
+            self.run = lambda: activation(code, *arrays[:2])
+        else:
+            optimizer = getattr(fastnn, function)()
+            constants = np.full(6, 0.5, dtype)
+            self.run = lambda: update(optimizer.code, *arrays, constants)
+        self.run()
+
+    def time_elements(self, function, dtype):
+        self.run()

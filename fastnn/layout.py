@@ -115,7 +115,8 @@ class Layout:
         if sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
             return False
         vectors = max(1, round(min(n_rows, NARROW_BLOCK) / self.lanes))
-        dots = sum(round_up(i + 1, 4) * round_up(o, 4) * (1 + 4 / vectors) for i, o in self.pairs)
+        sums = sum(round_up(i, 4) * round_up(o, 4) + round_up(o, self.lanes) for i, o in self.pairs)
+        dots = sums * (1 + 4 / vectors)
         tiles = sum((i + 1) * round_up(o, self.lanes) + 8 * (i + 1 + o) for i, o in self.pairs)
         return bool(dots < tiles)
 

@@ -29,6 +29,11 @@ def dot_block(target, target_at, a, a_at, m, b, b_at, n, ld, k):
 
 
 @numba.njit
+def sum_block(target, target_at, b, b_at, n, ld, k):
+    simd.sum_block(target, target_at, b, b_at, n, ld, k)
+
+
+@numba.njit
 def sum_of_squares(array):
     return simd.sum_of_squares(array)
 
@@ -44,8 +49,8 @@ def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):
 
 
 @numba.njit
-def transposed_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate):
-    simd.transposed_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, b, b_at)
+def transposed_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, panels, distance):
+    simd.transposed_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, a, a_at, panels, distance)
 
 
 @numba.njit
@@ -55,7 +60,7 @@ def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
 
 @numba.njit
 def gradient_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, own, own_at, n_own):
-    simd.gradient_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, b, b_at, own, own_at, n_own)
+    simd.gradient_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, b, b_at, 1, own, own_at, n_own)
 
 
 @numba.njit
@@ -96,14 +101,13 @@ def product_arrays(m, width, k, dtype, seed=0):
     return a, b, c
 
 
-def check_product(call, m, width, k, dtype, accumulate, transposed=False):
+def check_product(call, m, width, k, dtype, accumulate):
     a, b, c = product_arrays(m, width, k, dtype)
     expected = c.copy()
     inside = expected[1 : m + 1, 2 : width + 2]
     inside[:] = a[:, 1 : m + 1].T @ b[:, 2 : width + 2] + (inside if accumulate else 0)
-    stored, a_at = (np.ascontiguousarray(a.T), k) if transposed else (a, 1)
     frame = c.shape[1]
-    call(c.reshape(-1), frame + 2, frame, stored.reshape(-1), a_at, stored.shape[1], b.reshape(-1), 2, b.shape[1], k, m)
+    call(c.reshape(-1), frame + 2, frame, a.reshape(-1), 1, a.shape[1], b.reshape(-1), 2, b.shape[1], k, m)
     np.testing.assert_array_equal(c, expected)
 
 
@@ -117,10 +121,20 @@ def test_micro_kernel(dtype, vectors, accumulate):
                 lambda *args: micro_kernel(*args, vectors, accumulate),
                 m, vectors * simd.lanes(dtype), k, dtype, accumulate,
             )  # fmt: skip
-            check_product(
-                lambda *args: transposed_kernel(*args, vectors, accumulate),
-                m, vectors * simd.lanes(dtype), k, dtype, accumulate, transposed=True,
-            )  # fmt: skip
+            for n in (1, 2, 5):
+                check_product(
+                    lambda *args, n=n: from_panels(*args, vectors, accumulate, n),
+                    m, vectors * simd.lanes(dtype), k * n, dtype, accumulate,
+                )  # fmt: skip
+
+
+def from_panels(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, n):
+    """Call `transposed_kernel` on A[k, m] laid out as n panels [m][k / n]."""
+    width = k // n
+    stored = a.reshape(n, width, lda).transpose(0, 2, 1).reshape(-1)
+    transposed_kernel(
+        c, c_at, ldc, stored, a_at * width, width, b, b_at, ldb, width, m, v, accumulate, n, lda * width
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -210,6 +224,18 @@ def test_dot_block(dtype, k):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 7, 30])
+def test_sum_block(dtype, k):
+    lanes = simd.lanes(dtype)
+    rng, ld = np.random.default_rng(0), k * lanes + 3
+    for n in range(1, lanes + 1):
+        b, target = integers(rng, (n, ld), dtype), np.full(lanes + 2, UNTOUCHED, dtype)
+        sum_block(target, 1, b.reshape(-1), 0, n, ld, k)
+        np.testing.assert_array_equal(target[1 : n + 1], b[:, : k * lanes].sum(axis=1))
+        assert target[0] == target[-1] == UNTOUCHED
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_sum_of_squares(dtype):
     rng = np.random.default_rng(0)
     for vectors in range(12):
@@ -232,8 +258,8 @@ def test_product_by_unit(dtype, m):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_out", [1, 2, 7, 16, 17, 48, 49, 65, 97, 129])
-@pytest.mark.parametrize("n_in", [1, 5, 8, 15, 33])
+@pytest.mark.parametrize("n_out", [1, 2, 7, 16, 17, 48, 49, 65, 97, 129, 1200])
+@pytest.mark.parametrize("n_in", [1, 5, 8, 15, 33, 100])
 def test_layer_backward(dtype, n_out, n_in):
     rng, lanes = np.random.default_rng(n_out), simd.lanes(dtype)
     layer = np.zeros(plan.N_LAYER_FIELDS, np.int64)

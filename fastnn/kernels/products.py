@@ -23,10 +23,13 @@ from fastnn.kernels.simd import (
     lanes_of,
     micro_kernel,
     piece_of,
+    sum_block,
     transpose_block,
     transposed_kernel,
     view,
 )
+
+MOST_PANELS = 22  # of W that one sum goes through: with `PANEL_VECTORS` vectors of input units, 200 KiB
 
 
 @jit
@@ -91,49 +94,60 @@ def layer_forward(layer, scratch, params, ld, width):
 
 
 @jit
+def equal_panels(left, lanes):
+    """How many whole panels of the next one's width follow each other where `left` elements remain, at least 1."""
+    width, n = panel_width(left, lanes), 1
+    left -= width
+    while n < MOST_PANELS and left >= width and panel_width(left, lanes) == width:
+        left -= width
+        n += 1
+    return n
+
+
+@jit
 def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
-    """DA = W . dZ, by unit: one panel of W after the other, whose sums go on where the last one's ended."""
+    """DA = W . dZ, by unit: a few input units at a time, whose part of W stays in L2 while all rows meet it.
+
+    The sums go through as many panels of W as have one width; meanwhile the next units' part of W is on its way.
+    """
     lanes = lanes_of(scratch)
     slow, m, n_out = layer[N_IN] + 1, layer[N_IN], layer[N_OUT]
-    unit = 0
+    unit, most = 0, PANEL_VECTORS * lanes
     while unit < n_out:
         panel = panel_width(n_out - unit, lanes)
-        k, w_at = min(panel, n_out - unit), layer[WEIGHTS] + unit * slow
-        ahead_at = w_at + panel * slow
-        ahead_stop = ahead_at + panel_width(n_out - unit - panel, lanes) * slow if unit + panel < n_out else ahead_at
-        row = 0
-        while row < width:
-            part, first = panel_width(width - row, lanes), 0
-            while first < m:
-                height = block_height(m - first, part // lanes)
-                ahead, line = (params, ahead_at) if ahead_at < ahead_stop else (scratch, dz_at)
-                transposed_kernel(scratch, da_at + first * ld + row, ld, params, w_at + first * panel, panel,
-                                  scratch, dz_at + unit * ld + row, ld, k, height, part // lanes, unit > 0,
-                                  ahead, line)
-                ahead_at += k * elements_of(LINE, scratch)
-                first += height
-            row += part
-        unit += panel
+        panels = equal_panels(n_out - unit, lanes)
+        k = min(panel, n_out - unit)
+        for start in range(0, m, most):
+            stop = min(m, start + most)
+            ahead = most * panel if stop < m else 0
+            row = 0
+            while row < width:
+                part, first = panel_width(width - row, lanes), start
+                while first < stop:
+                    height = block_height(stop - first, part // lanes)
+                    w_at = layer[WEIGHTS] + unit * slow + first * panel
+                    transposed_kernel(scratch, da_at + first * ld + row, ld, params, w_at, panel,
+                                      scratch, dz_at + unit * ld + row, ld, k, height, part // lanes, unit > 0,
+                                      params, w_at + ahead, panels, panel * slow)
+                    first += height
+                row += part
+                ahead = 0
+        unit += panels * panel
 
 
 @jit
 def weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, w_at, moments, n_params):
     """Tile C[m, width] (+)= A . dZ over k rows, both by row; the tile of W that it updates lies as C.
 
-    In parts of one vector of inputs; meanwhile W comes over from cores that read it, and the moments arrive.
+    Meanwhile W comes over from cores that read it, and the first and the last of the moments arrive.
     """
-    lanes = lanes_of(c)
-    vectors = width // lanes
-    for part in range(0, m, lanes):
-        turn, first, last = part // lanes, part, min(part + lanes, m)
-        ahead, ahead_at = (moments, turn * n_params + w_at) if turn * n_params < moments.size else (b, b_at)
-        while first < last:
-            height = block_height(last - first, vectors)
-            gradient_kernel(c, c_at + first * width, width, a, a_at + first, lda, b, b_at, width,
-                            k, height, vectors, accumulate, ahead, ahead_at,
-                            w, w_at + first * width, height * width)
-            ahead_at += k * elements_of(LINE, c)
-            first += height
+    vectors, line, first = width // lanes_of(c), elements_of(LINE, c), 0
+    ahead, distance = (moments, moments.size - n_params) if moments.size > 0 else (w, 0)
+    while first < m:
+        height, at = block_height(m - first, vectors), w_at + first * width
+        gradient_kernel(c, c_at + first * width, width, a, a_at + first, lda, b, b_at, width,
+                        k, height, vectors, accumulate, ahead, at, distance, w, at, height * width // line)
+        first += height
 
 
 @jit
@@ -142,27 +156,28 @@ def block_gradient(c, c_at, layer, scratch, dz_at, ld, width, tile_at):
     lanes = lanes_of(c)
     dot_in = dot_rows_of(scratch)
     dot_out = lanes // dot_in
-    n_in, n_out = layer[N_IN] + 1, layer[N_OUT]
-    for i in range(0, n_in, dot_in):
-        m = min(dot_in, n_in - i)
-        for o in range(0, n_out, dot_out):
-            n = min(dot_out, n_out - o)
-            dot_block(scratch, tile_at, scratch, layer[INPUT_UNITS] + i * ld, m,
-                      scratch, dz_at + o * ld, n, ld, width // lanes)
-            for p in range(m):
-                for q in range(n):
-                    c[c_at + weight_offset(n_in, n_out, i + p, o + q, lanes)] = scratch[tile_at + p * dot_out + q]
-
-
-@jit
-def weight_offset(n_in, n_out, i, o, lanes):
-    """Offset of the weight from unit i to unit o within its layer's panels."""
-    panel = 0
-    while True:
-        width = panel_width(n_out - panel, lanes)
-        if o < panel + width:
-            return n_in * panel + i * width + o - panel
-        panel += width
+    n_in, n_out = layer[N_IN], layer[N_OUT]
+    unit = 0
+    while unit < n_out:
+        panel = panel_width(n_out - unit, lanes)
+        w_at = c_at + unit * (n_in + 1)
+        for o in range(0, min(panel, n_out - unit), dot_out):
+            n = min(dot_out, n_out - unit - o)
+            for i in range(0, n_in, dot_in):
+                m = min(dot_in, n_in - i)
+                dot_block(scratch, tile_at, scratch, layer[INPUT_UNITS] + i * ld, m,
+                          scratch, dz_at + (unit + o) * ld, n, ld, width // lanes)
+                for p in range(m):
+                    row, tile_row = view(c, w_at + (i + p) * panel + o, n), view(scratch, tile_at + p * dot_out, n)
+                    for q in range(n):
+                        row[q] = tile_row[q]
+        for o in range(0, min(panel, n_out - unit), lanes):
+            n = min(lanes, n_out - unit - o)
+            sum_block(scratch, tile_at, scratch, dz_at + (unit + o) * ld, n, ld, width // lanes)
+            biases, sums = view(c, w_at + n_in * panel + o, n), view(scratch, tile_at, n)
+            for q in range(n):
+                biases[q] = sums[q]
+        unit += panel
 
 
 @jit

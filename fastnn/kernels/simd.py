@@ -9,7 +9,7 @@ import enum
 import functools
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -78,6 +78,7 @@ def _internal(module: Any, name: str, function_type: Any, build: Callable[[Any],
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
+    function.attributes.add("optsize")  # not unrolled by LLVM, which would fill more registers than there are
     build(function)
     return function
 
@@ -117,65 +118,97 @@ class Kind(enum.Enum):
     """What a micro-kernel does beside C (+)= A' B, which each product does in its own way."""
 
     FORWARD = "micro_kernel"
-    BACKWARD = "transposed_kernel"  # A lies by m
+    BACKWARD = "transposed_kernel"  # A lies by m, in panels of k that go on elsewhere
     GRADIENT = "gradient_kernel"  # lines to be written become this core's own
+
+
+def _repeat(builder: Any, n: Any, values: list[Any], body: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    """Emit `values = body(values)`, n times over, and return the values after that."""
+    before = builder.block
+    check, step, done = (builder.append_basic_block(name) for name in ("check", "step", "done"))
+    builder.branch(check)
+    builder.position_at_end(check)
+    i, phis = builder.phi(I64), [builder.phi(value.type) for value in values]
+    builder.cbranch(builder.icmp_unsigned("<", i, n), step, done)
+    builder.position_at_end(step)
+    following = [builder.add(i, ir.Constant(I64, 1)), *body(phis)]
+    end = builder.block
+    builder.branch(check)
+    for phi, first, value in zip([i, *phis], [ir.Constant(I64, 0), *values], following, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(value, end)
+    builder.position_at_end(done)
+    return phis
 
 
 def _build_micro_kernel(function: Any, kind: Kind, m: int, v: int, vector: Any) -> None:
     """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors], every accumulator in a register."""
-    c, ldc, a, lda, b, ldb, k, accumulate, ahead, own, stop = function.args
+    c, ldc, a, lda, b, ldb, k, accumulate, ahead, own, n_lines, panels, distance = function.args
     count = vector.count
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    fma = _fma(builder, vector)
-    loading, loop, done = (function.append_basic_block(name) for name in ("loading", "loop", "done"))
-    entry = builder.block
-    zero, one = ir.Constant(vector, [0.0] * count), ir.Constant(I64, 1)
-    cells = [(i, j) for i in range(m) for j in range(v)]
-    by_k, by_m = (one, lda) if kind is Kind.BACKWARD else (lda, one)
-    rows_of_a = [builder.mul(by_m, ir.Constant(I64, i)) for i in range(m)]
+    fma, line = _fma(builder, vector), ir.Constant(I64, count * LINE * 8 // SIMD_BITS)
+    by_k, by_m = (ir.Constant(I64, 1), lda) if kind is Kind.BACKWARD else (lda, ir.Constant(I64, 1))
+    # Every fourth row of A by a pointer of its own: offsets to all of them would not fit in the general registers.
+    near = [builder.mul(by_m, ir.Constant(I64, i)) for i in range(min(m, 4))]
+    apart = builder.mul(by_m, ir.Constant(I64, 4))
 
-    def cell(builder: Any, i: int, j: int) -> Any:
-        row = builder.gep(c, [builder.mul(ldc, ir.Constant(I64, i))])
-        return builder.gep(row, [ir.Constant(I64, j * count)])
+    def cells() -> Iterator[Any]:
+        for i in range(m):
+            row = builder.gep(c, [builder.mul(ldc, ir.Constant(I64, i))])
+            yield from (builder.gep(row, [ir.Constant(I64, j * count)]) for j in range(v))
 
-    builder.cbranch(accumulate, loading, loop)
-    builder.position_at_end(loading)
-    loaded = [_load(builder, cell(builder, i, j), vector) for i, j in cells]
-    builder.branch(loop)
+    def products(a_k: Any, b_k: Any, sums: list[Any]) -> list[Any]:
+        columns = [_load(builder, builder.gep(b_k, [ir.Constant(I64, j * count)]), vector) for j in range(v)]
+        row, results = a_k, []
+        for i in range(m):
+            row = builder.gep(row, [apart]) if i and i % 4 == 0 else row
+            scalar = _broadcast(builder, builder.load(builder.gep(row, [near[i % 4]])), vector)
+            results += [builder.call(fma, [scalar, columns[j], sums[i * v + j]]) for j in range(v)]
+        return [builder.gep(a_k, [by_k]), builder.gep(b_k, [ldb]), *results]
 
-    builder.position_at_end(loop)
-    step, a_k, b_k, ahead_k, own_k = (builder.phi(value.type) for value in (k, a, b, ahead, own))
-    sums = [builder.phi(vector) for _ in cells]
-    for phi, first in [(step, ir.Constant(I64, 0)), (a_k, a), (b_k, b), (ahead_k, ahead), (own_k, own)]:
-        phi.add_incoming(first, entry)
-        phi.add_incoming(first, loading)
-    for phi, value in zip(sums, loaded, strict=True):
-        phi.add_incoming(zero, entry)
-        phi.add_incoming(value, loading)
-    columns = [_load(builder, builder.gep(b_k, [ir.Constant(I64, j * count)]), vector) for j in range(v)]
-    results = []
-    for i in range(m):
-        scalar = _broadcast(builder, builder.load(builder.gep(a_k, [rows_of_a[i]])), vector)
-        results += [builder.call(fma, [scalar, columns[j], sums[i * v + j]]) for j in range(v)]
-    _prefetch(builder, ahead_k)
-    line = ir.Constant(I64, count * LINE * 8 // SIMD_BITS)
-    following, following_own = builder.add(step, one), own_k
-    if kind is Kind.GRADIENT:
+    def step(values: list[Any]) -> list[Any]:
+        ahead_k, a_k, b_k, *sums = values
+        results = products(a_k, b_k, sums)
+        _prefetch(builder, ahead_k)
+        return [builder.gep(ahead_k, [line]), *results]
+
+    def owning_step(values: list[Any]) -> list[Any]:
+        own_k, ahead_k, *others = values
+        results = step([ahead_k, *others])
+        _prefetch(builder, builder.gep(ahead_k, [distance]))
         _own(builder, own_k)
-        beyond = builder.gep(own_k, [line])
-        following_own = builder.select(builder.icmp_unsigned("<", beyond, stop), beyond, own_k)
-    for phi, value in [
-        (step, following), (a_k, builder.gep(a_k, [by_k])), (b_k, builder.gep(b_k, [ldb])),
-        (ahead_k, builder.gep(ahead_k, [line])), (own_k, following_own),
-    ]:  # fmt: skip
-        phi.add_incoming(value, loop)
-    for phi, value in zip(sums, results, strict=True):
-        phi.add_incoming(value, loop)
-    builder.cbranch(builder.icmp_unsigned("<", following, k), loop, done)
+        return [builder.gep(own_k, [line]), *results]
 
-    builder.position_at_end(done)
-    for (i, j), value in zip(cells, results, strict=True):
-        _store(builder, value, cell(builder, i, j))
+    def plain_step(values: list[Any]) -> list[Any]:
+        a_k, b_k, *sums = values
+        return products(a_k, b_k, sums)
+
+    def panel(values: list[Any]) -> list[Any]:
+        ahead_panel, a_panel, *_ = values
+        _, _, *results = _repeat(builder, k, values, step)
+        return [builder.gep(ahead_panel, [distance]), builder.gep(a_panel, [distance]), *results]
+
+    entry, loading, start = builder.block, *(builder.append_basic_block(name) for name in ("loading", "start"))
+    builder.cbranch(accumulate, loading, start)
+    builder.position_at_end(loading)
+    loaded = [_load(builder, cell, vector) for cell in cells()]
+    builder.branch(start)
+    builder.position_at_end(start)
+    sums = [builder.phi(vector) for _ in loaded]
+    for phi, value in zip(sums, loaded, strict=True):
+        phi.add_incoming(ir.Constant(vector, [0.0] * count), entry)
+        phi.add_incoming(value, loading)
+    if kind is Kind.GRADIENT:
+        # Two loops: to own a line again and again, once there are none left, took 4 % of the time.
+        n_owning = builder.select(builder.icmp_unsigned("<", n_lines, k), n_lines, k)
+        _, _, *values = _repeat(builder, n_owning, [own, ahead, a, b, *sums], owning_step)
+        values = _repeat(builder, builder.sub(k, n_owning), values, plain_step)
+    elif kind is Kind.BACKWARD:
+        values = _repeat(builder, panels, [ahead, a, b, *sums], panel)
+    else:
+        values = _repeat(builder, k, [ahead, a, b, *sums], step)
+    for cell, value in zip(cells(), values[-len(sums) :], strict=True):
+        _store(builder, value, cell)
     builder.ret_void()
 
 
@@ -185,11 +218,16 @@ def _call_micro_kernel(context: Any, builder: Any, signature: Any, args: Any, ki
     c, a, b, ahead = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6, 13))
     element = context.get_data_type(signature.args[0].dtype)
     vector, pointer = _vector_type(element), element.as_pointer()
-    own = stop = ir.Constant(pointer, None)
+    own, n_lines = ir.Constant(pointer, None), ir.Constant(I64, 0)
+    panels, distance = ir.Constant(I64, 1), ir.Constant(I64, 0)
     if kind is Kind.GRADIENT:
-        own = _pointer(context, builder, signature.args[15], args[15], args[16])
-        stop = builder.gep(own, [args[17]])
-    arguments = [c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1), ahead, own, stop]
+        distance, own = args[15], _pointer(context, builder, signature.args[16], args[16], args[17])
+        n_lines = args[18]
+    elif kind is Kind.BACKWARD:
+        panels, distance = args[15:]
+    arguments = [
+        c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1), ahead, own, n_lines, panels, distance,
+    ]  # fmt: skip
     kernel_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
     end = builder.append_basic_block("micro_kernel_end")
     switch = builder.switch(builder.add(builder.mul(m, ir.Constant(I64, 4)), v), end)
@@ -227,28 +265,35 @@ def micro_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, a
 
 
 @intrinsic
-def transposed_kernel(typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at):
-    """As `micro_kernel`, with A[m, k] for A[k, m]."""
+def transposed_kernel(
+    typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at, panels, distance
+):
+    """As `micro_kernel`, with A[m, k] for A[k, m], and as many k in each of `panels` panels of A, `distance` apart.
+
+    What is asked for ahead lies in panels the same distance apart.
+    """
 
     def codegen(context, builder, signature, args):
         return _call_micro_kernel(context, builder, signature, args, Kind.BACKWARD)
 
-    return types.void(*_product(c, a, b, ahead)), codegen
+    return types.void(*_product(c, a, b, ahead), types.int64, types.int64), codegen
 
 
 @intrinsic
 def gradient_kernel(
-    typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, ahead, ahead_at, own, own_at, n_own
-):
-    """As `micro_kernel`; each k also makes a line of own[own_at : own_at + n_own] this core's, the last one again.
+    typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate,
+    ahead, ahead_at, distance, own, own_at, n_lines,
+):  # fmt: skip
+    """As `micro_kernel`; the first k also make `n_lines` cache lines of `own` this core's, from own_at on.
 
     Lines that another core holds for reading come over before the update stores to them, not one store at a time.
+    Meanwhile, and no longer, as many lines of `ahead` are asked for, and as many again `distance` elements on.
     """
 
     def codegen(context, builder, signature, args):
         return _call_micro_kernel(context, builder, signature, args, Kind.GRADIENT)
 
-    return types.void(*_product(c, a, b, ahead), own, types.int64, types.int64), codegen
+    return types.void(*_product(c, a, b, ahead), types.int64, own, types.int64, types.int64), codegen
 
 
 def _piece(element: Any) -> int:
@@ -537,6 +582,48 @@ def _reduced(builder: Any, sums: list[Any]) -> Any:
 
 
 @intrinsic
+def sum_block(typingctx, target, target_at, b, b_at, n, ld, k):
+    """target[j] = sum over k vectors of b[j], for as many rows as lanes; beyond the first n the last one stands in."""
+    index = types.int64
+
+    def codegen(context, builder, signature, args):
+        _, _, _, _, n, ld, k = args
+        vector = _vector_type(context.get_data_type(signature.args[0].dtype))
+        to, start = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 2))
+        rows = _rows_or_last(builder, start, n, ld, vector.count)
+
+        def add(builder: Any, at: Any, sums: list[Any]) -> list[Any]:
+            values = [_load(builder, builder.gep(row, [at]), vector) for row in rows]
+            return [builder.fadd(total, value) for total, value in zip(sums, values, strict=True)]
+
+        _store(builder, _reduced(builder, _sums(builder, k, vector, add)), to)
+        return context.get_dummy_value()
+
+    return types.void(target, index, b, index, index, index, index), codegen
+
+
+def _rows_or_last(builder: Any, start: Any, there: Any, ld: Any, most: int) -> list[Any]:
+    """Return pointers to `most` rows, `ld` apart; where only `there` of them are, the last one stands in."""
+    last, rows = builder.sub(there, ir.Constant(I64, 1)), []
+    for i in range(most):
+        number = ir.Constant(I64, i)
+        at_most = builder.select(builder.icmp_signed("<", number, there), number, last)
+        rows.append(builder.gep(start, [builder.mul(at_most, ld)]))
+    return rows
+
+
+def _sums(builder: Any, k: Any, vector: Any, add: Callable[[Any, Any, list[Any]], list[Any]]) -> list[Any]:
+    """Return `lanes` sums of vectors, to each of which `add` adds k times, at offsets of whole vectors."""
+    zero, count = ir.Constant(vector, [0.0] * vector.count), ir.Constant(I64, vector.count)
+
+    def step(values: list[Any]) -> list[Any]:
+        at, *sums = values
+        return [builder.add(at, count), *add(builder, at, sums)]
+
+    return _repeat(builder, k, [ir.Constant(I64, 0), *[zero] * vector.count], step)[1:]
+
+
+@intrinsic
 def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):
     """target[i, j] = sum over k vectors of a[i] * b[j], for one block of as many sums as lanes.
 
@@ -547,43 +634,21 @@ def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):
     signature = types.void(target, index, a, index, index, b, index, index, index, index)
 
     def codegen(context, builder, signature, args):
-        target, target_at, a, a_at, m, b, b_at, n, ld, k = args
+        _, _, _, _, m, _, _, n, ld, k = args
         vector = _vector_type(context.get_data_type(signature.args[0].dtype))
-        count = vector.count
-        to = _pointer(context, builder, signature.args[0], target, target_at)
+        to, a_start, b_start = (
+            _pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 2, 5)
+        )  # fmt: skip
         fma = _fma(builder, vector)
+        n_rows, n_columns = _dot_shape(vector.count)
+        a_rows = _rows_or_last(builder, a_start, m, ld, n_rows)
+        b_rows = _rows_or_last(builder, b_start, n, ld, n_columns)
 
-        def rows_of(array_type: Any, array: Any, at: Any, there: Any, most: int) -> list[Any]:
-            start, last = _pointer(context, builder, array_type, array, at), builder.sub(there, ir.Constant(I64, 1))
-            rows = []
-            for i in range(most):
-                i_or_last = builder.select(
-                    builder.icmp_signed("<", ir.Constant(I64, i), there), ir.Constant(I64, i), last
-                )
-                rows.append(builder.gep(start, [builder.mul(i_or_last, ld)]))
-            return rows
+        def add(builder: Any, at: Any, sums: list[Any]) -> list[Any]:
+            x, y = ([_load(builder, builder.gep(row, [at]), vector) for row in rows] for rows in (a_rows, b_rows))
+            return [builder.call(fma, [x[i // n_columns], y[i % n_columns], sums[i]]) for i in range(len(sums))]
 
-        n_rows, n_columns = _dot_shape(count)
-        a_rows = rows_of(signature.args[2], a, a_at, m, n_rows)
-        b_rows = rows_of(signature.args[5], b, b_at, n, n_columns)
-        before = builder.block
-        loop, done = builder.append_basic_block("dot"), builder.append_basic_block("dot_done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        step = builder.phi(I64)
-        sums = [builder.phi(vector) for _ in range(count)]
-        at = builder.mul(step, ir.Constant(I64, count))
-        x, y = ([_load(builder, builder.gep(row, [at]), vector) for row in rows] for rows in (a_rows, b_rows))
-        results = [builder.call(fma, [x[i // n_columns], y[i % n_columns], sums[i]]) for i in range(count)]
-        following = builder.add(step, ir.Constant(I64, 1))
-        step.add_incoming(ir.Constant(I64, 0), before)
-        step.add_incoming(following, loop)
-        for phi, value in zip(sums, results, strict=True):
-            phi.add_incoming(ir.Constant(vector, [0.0] * count), before)
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, k), loop, done)
-        builder.position_at_end(done)
-        _store(builder, _reduced(builder, results), to)
+        _store(builder, _reduced(builder, _sums(builder, k, vector, add)), to)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -76,9 +76,8 @@ def gather_targets(
     Row r is first_row + index[index_at + r].
     """
     zero, one = scratch.dtype.type(0.0), scratch.dtype.type(1.0)
-    fill(scratch, weight_at, ld, zero)
-    for r in range(n_rows):
-        scratch[weight_at + r] = scale
+    fill(scratch, weight_at, n_rows, scale)
+    fill(scratch, weight_at + n_rows, ld - n_rows, zero)
     if sample_weight.size > 0:
         for r in range(n_rows):
             scratch[weight_at + r] *= sample_weight[first_row + index[index_at + r]]
@@ -172,8 +171,9 @@ def rows_region(
             loss = view(scratch, base + plan[WORK], ld)
             loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
                           view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld))
+            losses = view(row_loss, first, n)
             for r in range(n):
-                row_loss[first + r] = loss[r]
+                losses[r] = loss[r]
             backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld)
         else:
             output_forward(plan[OUTPUT], z, ld, view(scratch, base + plan[WORK], 2 * ld))

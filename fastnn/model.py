@@ -170,6 +170,35 @@ class MLP:
         for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
             self._layout.pack(self._params, layer, w, b)
 
+    def snapshot(self) -> Array:
+        """Return all parameters, for `restore`."""
+        return self._params.copy()
+
+    def restore(self, snapshot: Array) -> None:
+        """Set all parameters to those of a snapshot of this network."""
+        self._params[:] = snapshot
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return bool(np.isfinite(self._params).all())
+
+    @property
+    def flat_parameters(self) -> Array:
+        """All parameters as the engine keeps them, with padding that is to stay 0: a view, to read and to write."""
+        return self._params[: self._layout.n_params]
+
+    def moments_by_layer(self, optimizer: Optimizer) -> list[list[Array]]:
+        """Return each moment that the optimizer holds for this network, as arrays (n_in + 1, n_out), biases last."""
+        moments = [] if optimizer.moments is None else np.split(optimizer.moments, optimizer.n_moments)
+        return [[self._layout.unpack(moment, layer) for layer in self._range] for moment in moments]
+
+    def set_moments(self, optimizer: Optimizer, moments: list[list[Array]]) -> None:
+        """Give a new optimizer the moments that `moments_by_layer` returned, here or on another machine."""
+        self._adopt(optimizer)
+        for moment, arrays in zip(np.split(optimizer.moments, optimizer.n_moments), moments, strict=True):
+            for layer, array in enumerate(arrays):
+                self._layout.pack(moment, layer, array[:-1], array[-1])
+
     # -- use ------------------------------------------------------------------------------------------------------
 
     def forward(self, X: Array, out: Array | None = None) -> Array:
@@ -211,13 +240,21 @@ class MLP:
         alpha : float >= 0, default 0
             The loss is (sum of weight * loss + alpha / 2 * sum of squared weights) / (sum of weight).
         """
-        self._check_rows(X)
-        gradients = empty(self._layout.n_params + SLACK, self.dtype)
-        data, penalty = self._run(
-            epoch.GRADIENTS, X, len(X), len(X), y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradients
-        )
+        gradients = empty(self._layout.n_params, self.dtype)
+        data, penalty = self.flat_loss_and_gradient(X, y, sample_weight, alpha, gradients)
         whole = [self._layout.unpack(gradients, layer) for layer in self._range]
         return data + penalty, [g[:-1].copy() for g in whole], [g[-1].copy() for g in whole]
+
+    def flat_loss_and_gradient(
+        self, X: Array, y: Array, sample_weight: Array | None, alpha: float, gradient: Array
+    ) -> tuple[float, float]:
+        """Return the mean loss and the penalty, and leave the gradient in `gradient`, which lies as `flat_parameters`.
+
+        The arguments are those of `loss_and_gradients`.
+        """
+        self._check_rows(X)
+        n = X.shape[0]
+        return self._run(epoch.GRADIENTS, X, n, n, y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradient)
 
     def train_epoch(
         self,

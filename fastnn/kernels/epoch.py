@@ -7,7 +7,7 @@ import numba
 import numpy as np
 from numba import types
 
-from fastnn.kernels.jit import entry_point, jit
+from fastnn.kernels.jit import entry_point, is_cached, jit
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
@@ -15,6 +15,8 @@ from fastnn.kernels.step import row_of, rows_region, weights_region
 from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
 
 FORWARD, GRADIENTS, TRAIN = range(3)
+
+_ready: set[np.dtype[Any]] = set()
 
 
 @jit
@@ -116,7 +118,9 @@ def _kinds(dtype: np.dtype[Any]) -> list[Any]:
 @functools.cache
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
-    return entry_point(run, types.void(types.int64, *_kinds(dtype)), dtype.name)
+    driver = entry_point(run, types.void(types.int64, *_kinds(dtype)), dtype.name)
+    _ready.add(dtype)
+    return driver
 
 
 @functools.cache
@@ -126,6 +130,13 @@ def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     signature = types.void(types.int64, types.int64, types.Tuple(_kinds(dtype)))
     return entry_point(run_team, signature, f"{dtype.name}-team", parallel=True), address
+
+
+def is_compiled(dtype: np.dtype[Any]) -> bool:
+    """Whether this dtype's kernels are there, in this process or on disk, so that nobody waits for the compiler."""
+    if dtype not in _ready and is_cached(dtype.name):
+        _ready.add(dtype)
+    return dtype in _ready
 
 
 def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:

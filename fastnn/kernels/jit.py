@@ -58,6 +58,12 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
             numba.config.CACHE_DIR = previous
 
 
+def is_cached(name: str) -> bool:
+    """Whether the machine code of an entry point is on disk."""
+    folder = cache_folder()
+    return folder is not None and any((folder / name).rglob("*.nbc"))
+
+
 @functools.cache
 def cache_folder() -> Path | None:
     """Return the folder of this version's machine code on this CPU, or None where no candidate is writable."""

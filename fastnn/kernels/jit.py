@@ -43,19 +43,29 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
     with _compiling:
         folder = cache_folder()
         kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
-        logger = logging.getLogger("fastnn")
-        note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; %s", name, kept])
+        note = threading.Timer(1.0, logging.getLogger("fastnn").warning, ["compiling the %s kernels; %s", name, kept])
         note.daemon = True
-        previous = numba.config.CACHE_DIR
+        compiler = {} if parallel else {"pipeline_class": Entry}
+        dispatcher = numba.njit(parallel=parallel, **compiler, **FLAGS)(function)
         if folder is not None:
-            numba.config.CACHE_DIR = str(folder / name)
+            _keep_in(folder / name, dispatcher)
         note.start()
         try:
-            compiler = {} if parallel else {"pipeline_class": Entry}
-            return numba.njit(signature, parallel=parallel, cache=folder is not None, **compiler, **FLAGS)(function)
+            dispatcher.compile(signature)
         finally:
             note.cancel()
-            numba.config.CACHE_DIR = previous
+        dispatcher.disable_compile()
+        return dispatcher
+
+
+def _keep_in(folder: Path, dispatcher: Any) -> None:
+    """Let Numba cache a dispatcher there; its configuration, which is everybody's, is changed for this moment alone."""
+    previous = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)
+    try:
+        dispatcher.enable_caching()
+    finally:
+        numba.config.CACHE_DIR = previous
 
 
 def is_cached(name: str) -> bool:

@@ -45,6 +45,15 @@ def panel_width(left, lanes):
 
 
 @jit
+def panel_number(unit, n_units, lanes):
+    """Number of the panel that a unit lies in."""
+    vectors = (n_units + lanes - 1) // lanes
+    # All panels but the last are of the most vectors, except where the last four vectors make two and two.
+    early = vectors - 2 if vectors % PANEL_VECTORS == 1 and vectors > PANEL_VECTORS else -1
+    return unit // (PANEL_VECTORS * lanes) + (unit // lanes == early)
+
+
+@jit
 def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, ahead, ahead_at, ahead_stop):
     """C[m, width] (+)= sum over k of A[k, m] B[k, width], in register blocks.
 

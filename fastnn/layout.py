@@ -192,18 +192,15 @@ class Workspace:
         self.squares = empty(len(layout.tiles), layout.dtype)
         self.identity = np.arange(capacity)
         self.team = empty(state_size(n_threads), np.int64)
-        self._n_threads, self._n_entries = n_threads, 0
         self.buckets, self.values = empty(0, np.int64), empty(0, layout.dtype)
 
     def reserve(self, n_entries: int) -> None:
-        """Make room for each thread to sort so many entries of the sparse rows held, and the bias of each row."""
-        if n_entries <= self._n_entries:
+        """Make room to sort so many entries of the sparse rows held, and the bias of each row."""
+        if n_entries + self.capacity <= self.values.size:
             return
-        self._n_entries = 1 << (n_entries - 1).bit_length()  # with room for a little more, the next time
-        n_panels = len(panels(self.layout.sizes[0] + 1, self.layout.lanes))
-        line = LINE // 4  # whole lines of any element
-        starts = round_up(n_panels + 2, line)
-        self.plan[P.ENTRIES] = starts
-        self.plan[P.BUCKETS] = starts + round_up(self._n_entries + self.capacity, line)
-        self.buckets = empty(int(self.plan[P.BUCKETS]) * self._n_threads, np.int64)
-        self.values = empty(int(self.plan[P.BUCKETS]) * self._n_threads, self.layout.dtype)
+        size = 1 << (n_entries + self.capacity).bit_length()  # room for a little more, the next time
+        n_starts = len(panels(self.layout.sizes[0] + 1, self.layout.lanes)) + 2
+        self.plan[P.BUCKETS] = round_up(n_starts, LINE // 8)
+        self.plan[P.ENTRIES] = self.plan[P.BUCKETS] * len(self.layers)
+        self.buckets = empty(int(self.plan[P.ENTRIES]) + size, np.int64)
+        self.values = empty(size, self.layout.dtype)

@@ -64,7 +64,8 @@ class Rows:
     def _of_dense(cls, X: Array) -> Self:
         if not X.flags.c_contiguous or not X.flags.aligned:
             raise ValueError("X must be C-contiguous and aligned; use numpy.ascontiguousarray(X)")
-        return cls(*X.shape, flat(X), np.empty(0, X.dtype), np.empty(0, np.int32), np.empty(0, np.int64))
+        n, width = X.shape
+        return cls(n, width, flat(X), np.empty(0, X.dtype), np.empty(0, np.int32), np.empty(0, np.int64))
 
     @classmethod
     def _of_csr(cls, X: Any, dtype: np.dtype[Any]) -> Self:

@@ -71,7 +71,7 @@ def run(
                 rows_region(
                     s, n_slices, mode != FORWARD, plan, layers_of, X, data, indices, indptr, labels, targets,
                     sample_weight, params.dtype.type(scale), first_row, index, index_at, position, n, params, rows,
-                    scratch, partial, row_loss, out,
+                    scratch, partial, buckets, values, row_loss, out,
                 )
                 last = finish_slice(state, n_slices, phase)
                 s = next_slice(state, thread, n_slices, phase)
@@ -90,7 +90,7 @@ def run(
                 weights_region(
                     s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
                     decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-                    X, data, indices, indptr, first_row, index, index_at,
+                    X, indptr, first_row, index, index_at,
                 )
                 last = finish_slice(state, n_slices, phase)
                 s = next_slice(state, thread, n_slices, phase)

@@ -31,8 +31,8 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     TILE,  # scratch: one tile of gradients
     PACKED,  # scratch: a panel of the first layer's inputs, by row
     N_PARAMS,  # elements of params
-    BUCKETS,  # elements of buckets per thread, the starts of the buckets first
-    ENTRIES,  # buckets: the places of the entries of sparse rows, by bucket
+    BUCKETS,  # buckets: distance between the starts that one slice of sparse rows and the next one have
+    ENTRIES,  # buckets: the places of the entries of all slices
     N_FIELDS,
 ) = range(16)
 

@@ -342,55 +342,49 @@ def _build_sparse_row(function: Any, v: int, vector: Any) -> None:
 
 
 @intrinsic
-def sparse_row(typingctx, z, z_at, data, indices, entries_at, n, w, w_at, bias, v):
+def sparse_row(typingctx, z, z_at, data, data_at, indices, indices_at, n, w, w_at, bias, v):
     """Z[v vectors] = W[bias] + the sum over n entries of data[k] W[indices[k]], where rows of W are v vectors."""
     i = types.int64
 
     def codegen(context, builder, signature, args):
-        _, _, _, _, at, n, _, _, bias, v = args
-        kinds = signature.args
-        to, x, w = (_pointer(context, builder, kinds[a], args[a], args[b]) for a, b in ((0, 1), (2, 4), (6, 7)))
-        units = _pointer(context, builder, kinds[3], args[3], at)
-        _call_by_width(builder, "sparse_row", [to, x, units, n, w, bias], v, _build_sparse_row)
+        to, x, unit, w = (_pointer(context, builder, signature.args[a], args[a], args[a + 1]) for a in (0, 2, 4, 7))
+        _call_by_width(builder, "sparse_row", [to, x, unit, args[6], w, args[9]], args[10], _build_sparse_row)
         return context.get_dummy_value()
 
-    return types.void(z, i, data, indices, i, i, w, i, i, i), codegen
+    return types.void(z, i, data, i, indices, i, i, w, i, i, i), codegen
 
 
 def _build_sparse_tile(function: Any, v: int, vector: Any) -> None:
-    c, values, entries, n, b = function.args
+    c, values, places, n, b = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     fma, width, one = _fma(builder, vector), ir.Constant(I64, v * vector.count), ir.Constant(I64, 1)
 
     def step(pointers: list[Any]) -> list[Any]:
-        value, entry = pointers
-        scalar, place = _broadcast(builder, builder.load(value), vector), builder.load(entry)
-        row = builder.gep(b, [builder.mul(builder.lshr(place, ir.Constant(I64, UNIT_BITS)), width)])
-        unit = builder.and_(place, ir.Constant(I64, 2**UNIT_BITS - 1))
+        value, place = pointers
+        scalar, packed = _broadcast(builder, builder.load(value), vector), builder.load(place)
+        row = builder.gep(b, [builder.mul(builder.lshr(packed, ir.Constant(I64, UNIT_BITS)), width)])
+        unit = builder.and_(packed, ir.Constant(I64, 2**UNIT_BITS - 1))
         target = builder.gep(c, [builder.mul(unit, width)])
         for to, part in zip(_parts(builder, target, v, vector), _parts(builder, row, v, vector), strict=True):
             total = builder.call(fma, [scalar, _load(builder, part, vector), _load(builder, to, vector)])
             _store(builder, total, to)
-        return [builder.gep(value, [one]), builder.gep(entry, [one])]
+        return [builder.gep(value, [one]), builder.gep(place, [one])]
 
-    _repeat(builder, n, [values, entries], step)
+    _repeat(builder, n, [values, places], step)
     builder.ret_void()
 
 
 @intrinsic
-def sparse_tile(typingctx, c, c_at, values, entries, entries_at, n, b, b_at, v):
-    """C[unit] += values[k] B[row] for n entries, row << UNIT_BITS | unit, where rows of B and of C are v vectors."""
+def sparse_tile(typingctx, c, c_at, values, values_at, places, places_at, n, b, b_at, v):
+    """C[unit] += values[k] B[row] for n places row << UNIT_BITS | unit, where rows of B and of C are v vectors."""
     i = types.int64
 
     def codegen(context, builder, signature, args):
-        _, _, _, _, at, n, _, _, v = args
-        kinds = signature.args
-        to, x, b = (_pointer(context, builder, kinds[a], args[a], args[b]) for a, b in ((0, 1), (2, 4), (6, 7)))
-        entries = _pointer(context, builder, kinds[3], args[3], at)
-        _call_by_width(builder, "sparse_tile", [to, x, entries, n, b], v, _build_sparse_tile)
+        to, x, place, b = (_pointer(context, builder, signature.args[a], args[a], args[a + 1]) for a in (0, 2, 4, 7))
+        _call_by_width(builder, "sparse_tile", [to, x, place, args[6], b], args[9], _build_sparse_tile)
         return context.get_dummy_value()
 
-    return types.void(c, i, values, entries, i, i, b, i, i), codegen
+    return types.void(c, i, values, i, places, i, i, b, i, i), codegen
 
 
 def _piece(element: Any) -> int:

@@ -1,8 +1,8 @@
 """The first layer on sparse rows: a CSR matrix's `data`, `indices` and `indptr`, entries in any order, repeated or not.
 
-Forward adds up, for each row, the rows of W that its entries name. For the gradient each thread sorts the entries of
-the rows held into *buckets*, one for each panel of input units that it has tiles of: a tile then meets its own entries
-alone, in the order of the rows, whoever computes it. Row r is first_row + index[index_at + r] of the matrix.
+Forward adds up, for each row, the rows of W that its entries name. For the gradient each slice of the rows sorts its
+entries into *buckets*, one for each panel of input units. A tile then meets its own entries alone, slice by slice, which
+is by row however many slices there are. Row r is first_row + index[index_at + r] of the matrix.
 """
 
 from fastnn.kernels.jit import jit
@@ -38,7 +38,8 @@ def sparse_forward(
             panel = panel_width(n_out - unit, lanes)
             for i in range(n):
                 row = first_row + index[index_at + r + i]
-                sparse_row(scratch, tile_at + i * panel, data, indices, indptr[row], indptr[row + 1] - indptr[row],
+                start, stop = indptr[row], indptr[row + 1]
+                sparse_row(scratch, tile_at + i * panel, data, start, indices, start, stop - start,
                            params, layer[WEIGHTS] + unit * (n_in + 1), n_in, panel // lanes)
             fill(scratch, tile_at + n * panel, (lanes - n) * panel, scratch.dtype.type(0.0))
             for u in range(0, panel, lanes):
@@ -48,51 +49,50 @@ def sparse_forward(
 
 @jit
 def fill_buckets(
-    plan, thread, buckets, values, data, indices, indptr, first_row, index, index_at, n_rows, n_in, first, stop
+    plan, slice_number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high, n_in
 ):
-    """Sort the entries of input units [first, stop), whole panels, into a bucket for each.
+    """Sort the entries of rows [low, high) of the round into this slice's buckets, those of one bucket by row.
 
     The bias is the entry 1 of unit n_in in every row. Bucket b begins at starts[b] and ends at starts[b + 1].
     """
-    lanes = lanes_of(data)
-    at = thread * plan[BUCKETS]
-    first_panel = panel_number(first, n_in + 1, lanes)
-    n_buckets = panel_number(stop - 1, n_in + 1, lanes) - first_panel + 1
+    lanes, n_buckets = lanes_of(data), panel_number(n_in, n_in + 1, lanes_of(data)) + 1
+    starts = view(buckets, slice_number * plan[BUCKETS], n_buckets + 2)
+    places = view(buckets, plan[ENTRIES], values.size)
     # Counts lie two places on: added up, they are where buckets begin, and while these fill up, where they will end.
-    starts, places = view(buckets, at, n_buckets + 2), view(buckets, at + plan[ENTRIES], plan[BUCKETS] - plan[ENTRIES])
-    kept = view(values, at + plan[ENTRIES], plan[BUCKETS] - plan[ENTRIES])
-    fill(buckets, at, n_buckets + 2, 0)
-    for r in range(n_rows):
+    fill(buckets, slice_number * plan[BUCKETS], n_buckets + 2, 0)
+    for r in range(low):
+        row = first_row + index[index_at + r]
+        starts[0] += indptr[row + 1] - indptr[row] + 1
+    starts[1] = starts[0]
+    for r in range(low, high):
         row = first_row + index[index_at + r]
         for k in range(indptr[row], indptr[row + 1]):
-            unit = indices[k]
-            if first <= unit < stop:
-                starts[panel_number(unit, n_in + 1, lanes) - first_panel + 2] += 1
+            starts[panel_number(indices[k], n_in + 1, lanes) + 2] += 1
     for b in range(2, n_buckets + 2):
         starts[b] += starts[b - 1]
-    for r in range(n_rows):
+    for r in range(low, high):
         row = first_row + index[index_at + r]
         for k in range(indptr[row], indptr[row + 1]):
-            unit = indices[k]
-            if first <= unit < stop:
-                b = panel_number(unit, n_in + 1, lanes) - first_panel + 1
-                places[starts[b]] = r << UNIT_BITS | unit
-                kept[starts[b]] = data[k]
-                starts[b] += 1
-        if n_in < stop:
-            places[starts[n_buckets]] = r << UNIT_BITS | n_in
-            kept[starts[n_buckets]] = data.dtype.type(1.0)
-            starts[n_buckets] += 1
+            b = panel_number(indices[k], n_in + 1, lanes) + 1
+            e = starts[b]
+            starts[b] = e + 1
+            places[e] = r << UNIT_BITS | indices[k]
+            values[e] = data[k]
+        e = starts[n_buckets]
+        starts[n_buckets] = e + 1
+        places[e] = r << UNIT_BITS | n_in
+        values[e] = data.dtype.type(1.0)
 
 
 @jit
-def sparse_gradient(plan, thread, layer, tile, first, buckets, values, rows, g, g_at, accumulate):
-    """Tile C (+)= X . dZ over the rows held, from the buckets that begin with input unit `first`."""
-    lanes, at = lanes_of(g), thread * plan[BUCKETS]
+def sparse_gradient(plan, n_slices, layer, tile, buckets, values, rows, g, g_at, accumulate):
+    """Tile C (+)= X . dZ over the rows held, from the buckets of each slice."""
     n_units, unit, width_out = layer[N_IN] + 1, tile[TILE_IN], tile[TILE_OUT_WIDTH]
     if not accumulate:
         fill(g, g_at, min(tile[TILE_IN_WIDTH], n_units - unit) * width_out, g.dtype.type(0.0))
-    bucket = at + panel_number(unit, n_units, lanes) - panel_number(first, n_units, lanes)
-    start, end = buckets[bucket], buckets[bucket + 1]
-    sparse_tile(g, g_at - unit * width_out, values, buckets, at + plan[ENTRIES] + start, end - start,
-                rows, layer[DELTA_ROWS] + tile[TILE_OUT] * plan[CAPACITY], width_out // lanes)
+    number = panel_number(unit, n_units, lanes_of(g))
+    for s in range(n_slices):
+        bucket = s * plan[BUCKETS] + number
+        start, stop = buckets[bucket], buckets[bucket + 1]
+        sparse_tile(g, g_at - unit * width_out, values, start, buckets, plan[ENTRIES] + start, stop - start,
+                    rows, layer[DELTA_ROWS] + tile[TILE_OUT] * plan[CAPACITY], width_out // lanes_of(g))

@@ -155,7 +155,7 @@ def granule_of(plan, array):
 @jit
 def rows_region(
     thread, n_threads, training, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
-    first_row, index, index_at, position, n_rows, params, rows, scratch, partial, row_loss, out,
+    first_row, index, index_at, position, n_rows, params, rows, scratch, partial, buckets, values, row_loss, out,
 ):
     """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training.
 
@@ -168,6 +168,9 @@ def rows_region(
     lanes, base = lanes_of(scratch), thread * plan[SCRATCH]
     line = max(lanes, elements_of(LINE, scratch))
     low, high = slice_of(thread, n_threads, n_rows, granule_of(plan, scratch))
+    if training and indptr.size > 0:
+        fill_buckets(plan, thread, buckets, values, data, indices, indptr, first_row, index, index_at, low, high,
+                     layers[0, N_IN])
     for first in range(low, high, plan[BLOCK_ROWS]):
         n = min(plan[BLOCK_ROWS], high - first)
         width = round_up(n, lanes)
@@ -228,7 +231,7 @@ def gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_a
 def weights_region(
     thread, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
     params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-    X, data, indices, indptr, first_row, index, index_at,
+    X, indptr, first_row, index, index_at,
 ):
     """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
@@ -236,7 +239,7 @@ def weights_region(
     taken in several rounds or gradients are the result, and is empty where a tile's gradient need not outlive it.
     """
     layers = layers_of[0]
-    packed, bucketed = -1, -1
+    packed = -1
     for number in range(shares[thread], shares[thread + 1]):
         tile = tiles[number]
         l = tile[TILE_LAYER]
@@ -249,13 +252,7 @@ def weights_region(
         if plan[NARROW]:
             gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate)
         elif l == 0 and indptr.size > 0:
-            if bucketed < 0:
-                bucketed = tile[TILE_IN]
-                end = tiles[shares[thread + 1] - 1]
-                stop = min(n_in, end[TILE_IN] + end[TILE_IN_WIDTH]) if end[TILE_LAYER] == 0 else n_in
-                fill_buckets(plan, thread, buckets, values, data, indices, indptr, first_row, index, index_at, n_rows,
-                             n_in - 1, bucketed, stop)
-            sparse_gradient(plan, thread, layer, tile, bucketed, buckets, values, rows, g, g_at, accumulate)
+            sparse_gradient(plan, layers_of.shape[0], layer, tile, buckets, values, rows, g, g_at, accumulate)
         else:
             packed_at = thread * plan[SCRATCH] + plan[PACKED]
             if l == 0 and tile[TILE_IN] != packed:

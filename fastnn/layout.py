@@ -106,13 +106,13 @@ class Layout:
         at = self.weight_offsets[layer] + start * n_rows
         return params[at : at + n_rows * width].reshape(n_rows, width)
 
-    def is_narrow(self, n_rows: int) -> bool:
+    def is_narrow(self, n_rows: int, sparse: bool) -> bool:
         """Whether gradients come cheaper by dot products over the rows of a block than by tiles.
 
         Counted in vector operations per row: a dot costs its products and a reduction, a tile its products over
         whole vectors of outputs and the transposes of its operands.
         """
-        if sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
+        if sparse or sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
             return False
         vectors = max(1, round(min(n_rows, NARROW_BLOCK) / self.lanes))
         sums = sum(round_up(i, 4) * round_up(o, 4) + round_up(o, self.lanes) for i, o in self.pairs)
@@ -129,10 +129,13 @@ def _offsets(lengths: list[int], line: int) -> list[int]:
 class Workspace:
     """The buffers and plans of one network for batches of up to `n_rows` rows on `n_threads` threads."""
 
-    def __init__(self, layout: Layout, activations: list[int], output: int, n_rows: int, n_threads: int) -> None:
+    def __init__(
+        self, layout: Layout, activations: list[int], output: int, n_rows: int, n_threads: int, sparse: bool
+    ) -> None:
         line = layout._line
-        narrow = layout.is_narrow(n_rows)
-        widest = max(layout.sizes) + 1
+        narrow = layout.is_narrow(n_rows, sparse)
+        held = layout.sizes[1:] if sparse else layout.sizes  # sparse inputs are read where they lie
+        widest = max(held) + 1
         if narrow:
             n_blocks = -(-min(n_rows, NARROW_ROWS) // NARROW_BLOCK)
             if n_blocks > 4:  # a number that threads can share evenly
@@ -146,10 +149,12 @@ class Workspace:
         block = min(block, round_up(capacity, line))
         ld = block + line
         self.layout = layout
-        by_unit = [round_up(n + 1, layout.lanes) * ld for n in layout.sizes]
+        by_unit = [round_up(n + 1, layout.lanes) * ld for n in held]
+        if sparse:
+            by_unit.insert(0, 0)
         deltas = max(by_unit)
         scratch_sizes = [*by_unit, deltas, deltas, layout.sizes[-1] * ld, ld, 4 * ld, (3 * layout.lanes) ** 2,
-                         0 if narrow else 3 * layout.lanes * capacity, SLACK]
+                         0 if narrow or sparse else 3 * layout.lanes * capacity, SLACK]
         at = _offsets(scratch_sizes, line)
         n = len(layout.sizes)
         inputs = [] if narrow else [round_up(i + 1, layout.lanes) * capacity for i in layout.sizes[1:-1]]
@@ -187,3 +192,15 @@ class Workspace:
         self.squares = empty(len(layout.tiles), layout.dtype)
         self.identity = np.arange(capacity)
         self.team = empty(state_size(n_threads), np.int64)
+        self.buckets, self.values = empty(0, np.int64), empty(0, layout.dtype)
+
+    def reserve(self, n_entries: int) -> None:
+        """Make room to sort so many entries of the sparse rows held, and the bias of each row."""
+        if n_entries + self.capacity <= self.values.size:
+            return
+        size = 1 << (n_entries + self.capacity).bit_length()  # room for a little more, the next time
+        n_starts = len(panels(self.layout.sizes[0] + 1, self.layout.lanes)) + 2
+        self.plan[P.BUCKETS] = round_up(n_starts, LINE // 8)
+        self.plan[P.ENTRIES] = self.plan[P.BUCKETS] * len(self.layers)
+        self.buckets = empty(int(self.plan[P.ENTRIES]) + size, np.int64)
+        self.values = empty(size, self.layout.dtype)

@@ -16,11 +16,14 @@ from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import N_CONSTANTS, NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
 from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
+from fastnn.rows import Rows, check_range, flat
 
 Array = npt.NDArray[Any]
 
 # Operations per step and thread below which another thread costs more than it saves, measured on two cores.
 FLOPS_PER_THREAD = 2_000_000
+# What the update of one parameter stands for beside them: it waits for memory.
+FLOPS_PER_UPDATE = 32
 # Each thread has a scratch of its own; results are the same for any number.
 MOST_THREADS_PER_CORE = 4
 # Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
@@ -109,7 +112,7 @@ class MLP:
         self._layout = Layout(self.sizes, self.dtype)
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
-        self._spare: dict[tuple[int, int], Workspace] = {}
+        self._spare: dict[tuple[int, int, bool], Workspace] = {}
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
 
     def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
@@ -201,40 +204,47 @@ class MLP:
 
     # -- use ------------------------------------------------------------------------------------------------------
 
-    def forward(self, X: Array, out: Array | None = None) -> Array:
+    def forward(self, X: Any, out: Array | None = None) -> Array:
         """Return the outputs for rows of X.
 
         Parameters
         ----------
-        X : array of the network's dtype, C-contiguous, shape (n, n_in), or (n_in,) for one row
+        X : array or CSR matrix of the network's dtype, shape (n, n_in), or array (n_in,) for one row
+            An array is C-contiguous. A matrix is anything with SciPy's `format`, `shape`, `data`, `indices` and
+            `indptr`; its entries may be in any order, and those of one place add up.
         out : array (n, n_out) of the same kind, optional
             Where to leave the outputs.
 
         Returns
         -------
         array (n, n_out), or (n_out,) for one row
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or out is not as described; no kernel has run then.
         """
-        rows = X.reshape(1, -1) if isinstance(X, np.ndarray) and X.ndim == 1 else X
-        self._check_matrix("X", rows, self.sizes[0])
-        n = len(rows)
+        one = isinstance(X, np.ndarray) and X.ndim == 1
+        rows = Rows.of(X.reshape(1, -1) if one else X, self.sizes[0], self.dtype)
         if out is None:
-            out = np.empty((n, self.sizes[-1]), self.dtype)
+            out = np.empty((rows.n, self.sizes[-1]), self.dtype)
         else:
-            self._check_out(out, n, X.ndim)
-            if np.may_share_memory(X, out):
+            self._check_out(out, rows.n, 1 if one else 2)
+            if any(np.may_share_memory(part, out) for part in (rows.dense, rows.data, rows.indices, rows.indptr)):
                 raise ValueError("out must not share memory with X")
-        if n:
-            self._run(epoch.FORWARD, rows, n, n, flat_out=out.reshape(-1))
-        return out.reshape(-1) if X.ndim == 1 else out
+        if rows.n:
+            self._run(epoch.FORWARD, rows, rows.n, rows.n, flat_out=out.reshape(-1))
+        return out.reshape(-1) if one else out
 
     def loss_and_gradients(
-        self, X: Array, y: Array, sample_weight: Array | None = None, alpha: float = 0.0
+        self, X: Any, y: Array, sample_weight: Array | None = None, alpha: float = 0.0
     ) -> tuple[float, list[Array], list[Array]]:
         """Return the mean loss with its L2 penalty, and its gradients in all weights and all biases.
 
         Parameters
         ----------
-        X : array of the network's dtype, C-contiguous, shape (n, n_in), n at least 1
+        X : array or CSR matrix (n, n_in), n at least 1
+            As for `forward`.
         y : class indices (n,), or targets (n, n_out); (n,) will do for targets where there is one output
         sample_weight : array (n,), optional
         alpha : float >= 0, default 0
@@ -252,13 +262,14 @@ class MLP:
 
         The arguments are those of `loss_and_gradients`.
         """
-        self._check_rows(X)
-        n = X.shape[0]
-        return self._run(epoch.GRADIENTS, X, n, n, y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradient)
+        rows = self._rows(X)
+        return self._run(
+            epoch.GRADIENTS, rows, rows.n, rows.n, y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradient
+        )
 
     def train_epoch(
         self,
-        X: Array,
+        X: Any,
         y: Array,
         optimizer: Optimizer,
         batch_size: int = 128,
@@ -287,7 +298,7 @@ class MLP:
 
     def _train_epoch(
         self,
-        X: Array,
+        X: Any,
         y: Array,
         optimizer: Optimizer,
         batch_size: int,
@@ -296,16 +307,16 @@ class MLP:
         sample_weight: Array | None,
     ) -> tuple[float, float]:
         """As `train_epoch`, with the loss and the penalty apart."""
-        self._check_rows(X)
+        rows = self._rows(X)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a fastnn optimizer such as fastnn.Adam(), got {optimizer!r}")
         if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size.__index__() < 1:
             raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
-        indices = self._no_rows if order is None else _checked_order(order, len(X))
-        n_rows = len(X) if order is None else len(indices)
+        indices = None if order is None else _checked_order(order, rows.n)
+        n_rows = rows.n if indices is None else len(indices)
         return self._run(
-            epoch.TRAIN, X, n_rows, min(batch_size.__index__(), n_rows), y=y, sample_weight=sample_weight, alpha=alpha,
-            order=indices, optimizer=optimizer,
+            epoch.TRAIN, rows, n_rows, min(batch_size.__index__(), n_rows), y=y, sample_weight=sample_weight,
+            alpha=alpha, order=indices, optimizer=optimizer,
         )  # fmt: skip
 
     def _adopt(self, optimizer: Optimizer) -> None:
@@ -322,7 +333,7 @@ class MLP:
     def _run(
         self,
         mode: int,
-        X: Array,
+        X: Rows,
         n_rows: int,
         batch_size: int,
         *,
@@ -336,8 +347,8 @@ class MLP:
     ) -> tuple[float, float]:
         """Run the engine over the rows; return the mean data loss and the mean penalty."""
         nothing = self._nothing
-        labels, targets = (self._no_rows, nothing) if mode == epoch.FORWARD else self._checked_targets(y, len(X))
-        weight = nothing if sample_weight is None else self._checked_weight(sample_weight, len(X))
+        labels, targets = (self._no_rows, nothing) if mode == epoch.FORWARD else self._checked_targets(y, X.n)
+        weight = nothing if sample_weight is None else self._checked_weight(sample_weight, X.n)
         if finite_number("alpha", alpha) < 0:
             raise ValueError(f"alpha must be at least 0, got {alpha!r}")
         hyper = np.zeros(0)
@@ -345,11 +356,13 @@ class MLP:
             hyper = optimizer.hyper(self.dtype)
             self._adopt(optimizer)
         layout = self._layout
-        flops_per_row = (2 if mode == epoch.FORWARD else 6) * sum(i * o for i, o in layout.pairs)
-        n_threads = self._threads_for(flops_per_row * batch_size)
-        call_rows = max(1, int(FLOPS_PER_CALL / (flops_per_row * batch_size))) * batch_size
+        flops = self._flops_of_step(mode, X, batch_size)
+        n_threads = self._threads_for(flops)
+        call_rows = max(1, int(FLOPS_PER_CALL / flops)) * batch_size
         result, constants = np.zeros(2), np.zeros(N_CONSTANTS, self.dtype)
-        with self._workspace(batch_size, n_threads) as work, _pool(n_threads):
+        with self._workspace(batch_size, n_threads, X.sparse) as work, _pool(n_threads):
+            if X.sparse and mode != epoch.FORWARD:
+                work.reserve(X.most_entries(work.capacity, order))
             n_launched = min(n_threads, parallel.numba_limit())
             if gradients is None:
                 rounds = mode == epoch.TRAIN and batch_size > work.capacity
@@ -360,15 +373,23 @@ class MLP:
                 epoch.launch(self.dtype, n_launched, (
                     n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
                     optimizer.steps if optimizer else 0, float(alpha), hyper,
-                    work.plan, work.layers, layout.tiles, work.shares, _flat(X), labels, targets, weight,
-                    self._no_rows if order is None else order, self._params,
+                    work.plan, work.layers, layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
+                    labels, targets, weight, self._no_rows if order is None else order, self._params,
                     nothing if optimizer is None else optimizer.moments, gradients, work.rows, work.scratch,
-                    work.partial, work.row_loss, work.squares, constants, result,
+                    work.partial, work.buckets, work.values, work.row_loss, work.squares, constants, result,
                     nothing if flat_out is None else flat_out, work.identity, work.team,
                 ))  # fmt: skip
                 if optimizer:
                     optimizer.steps += -(-(stop - start) // batch_size)
         return float(result[0]) / n_rows, float(result[1]) / n_rows
+
+    def _flops_of_step(self, mode: int, X: Rows, batch_size: int) -> float:
+        """Operations of the products of a step; where the first layer's are few, of its update too."""
+        (n_in, n_out), *others = self._layout.pairs
+        products = X.width * n_out + sum(i * o for i, o in others)
+        if mode == epoch.FORWARD:
+            return 2 * products * batch_size
+        return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
     def _threads_for(self, flops: float) -> int:
         """Threads that pay off for one step, and 1 where a parallel region is not safe."""
@@ -377,14 +398,15 @@ class MLP:
         return min(allowed, most) if min(allowed, most) > 1 and parallel.may_run_parallel() else 1
 
     @contextlib.contextmanager
-    def _workspace(self, batch_size: int, n_threads: int) -> Iterator[Workspace]:
+    def _workspace(self, batch_size: int, n_threads: int, sparse: bool) -> Iterator[Workspace]:
         """Lend a workspace: a spare one, or a new one while another Python thread has it."""
-        key = (min(batch_size, MAX_CAPACITY + 1) if not self._layout.is_narrow(batch_size) else batch_size, n_threads)
+        narrow = self._layout.is_narrow(batch_size, sparse)
+        key = (batch_size if narrow else min(batch_size, MAX_CAPACITY + 1), n_threads, sparse)
         with _spare_lock:
             work = self._spare.pop(key, None)
         if work is None:
             codes = [ACTIVATIONS.index(name) for name in self.activations]
-            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), batch_size, n_threads)
+            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), batch_size, n_threads, sparse)
         try:
             yield work
         finally:
@@ -395,23 +417,12 @@ class MLP:
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
-    def _check_rows(self, X: Array) -> None:
-        self._check_matrix("X", X, self.sizes[0])
-        if not len(X):
+    def _rows(self, X: Any) -> Rows:
+        """Return the checked rows of X, at least one."""
+        rows = Rows.of(X, self.sizes[0], self.dtype)
+        if not rows.n:
             raise ValueError("X must have at least one row, got 0")
-
-    def _check_matrix(self, name: str, array: Array, n_columns: int) -> None:
-        if not isinstance(array, np.ndarray) or isinstance(array, (np.ma.MaskedArray, np.matrix)):
-            raise TypeError(f"{name} must be a plain NumPy array, got {type(array).__name__}; use numpy.asarray")
-        if array.dtype != self.dtype:
-            raise TypeError(
-                f"{name} must have the network's dtype, {self.dtype}, got {array.dtype}; "
-                f"use {name}.astype({self.dtype.name!r})"
-            )
-        if array.ndim != 2 or array.shape[1] != n_columns:
-            raise ValueError(f"{name} must have shape (n, {n_columns}), got {array.shape}")
-        if not array.flags.c_contiguous or not array.flags.aligned:
-            raise ValueError(f"{name} must be C-contiguous and aligned; use numpy.ascontiguousarray({name})")
+        return rows
 
     def _check_out(self, out: Array, n: int, ndim: int) -> None:
         expected = (self.sizes[-1],) if ndim == 1 else (n, self.sizes[-1])
@@ -431,19 +442,19 @@ class MLP:
         if y.ndim == 1 and y.dtype.kind in "biu" and n_out > 1:
             if y.shape != (n,):
                 raise ValueError(f"y must have {n} entries, one per row of X, got {y.shape[0]}")
-            _check_range("y", y, n_out)
-            return _flat(np.require(y, np.int64, ["C", "A"])), self._nothing
+            check_range("y", y, n_out)
+            return flat(np.require(y, np.int64, ["C", "A"])), self._nothing
         if y.shape != (n, n_out) and not (n_out == 1 and y.shape == (n,)):
             raise ValueError(f"y must have shape ({n},) for class indices or ({n}, {n_out}) for targets, got {y.shape}")
         if y.dtype.kind in "iu" and y.ndim == 1 and self.output in ("logistic", "softmax"):
-            _check_range("y", y, 2 if self.output == "logistic" else 1)
+            check_range("y", y, 2 if self.output == "logistic" else 1)
         if self.output != "identity" and y.size and y.min() < 0:
             raise ValueError(f"y must be at least 0 for output {self.output!r}, got {y.min()}")
         if self.output in ("logistic", "softmax") and y.size and y.max() > 1:
             raise ValueError(f"y must be at most 1 for output {self.output!r}, got {y.max()}")
         if self.output == "softmax" and y.ndim == 1 and y.dtype.kind in "biu":
             y = np.ones(n)
-        return self._no_rows, _flat(np.require(y, self.dtype, ["C", "A"]))
+        return self._no_rows, flat(np.require(y, self.dtype, ["C", "A"]))
 
     def _checked_weight(self, sample_weight: Any, n: int) -> Array:
         weight = _as_array("sample_weight", sample_weight)
@@ -460,7 +471,7 @@ class MLP:
         smallest = np.abs(weight).min(where=weight != 0, initial=1)
         if smallest < np.finfo(self.dtype).tiny:
             raise ValueError(f"sample_weight must be 0 or at least {np.finfo(self.dtype).tiny}, got {smallest}")
-        return _flat(weight)
+        return flat(weight)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the network without its buffers; how they lie depends on the machine."""
@@ -488,20 +499,6 @@ def _pool(n_threads: int) -> Iterator[None]:
     else:
         with parallel.numba_threads(n_threads):
             yield
-
-
-class _Alias:
-    """The memory of a read-only array, for kernels that only read it but are compiled for writeable ones."""
-
-    def __init__(self, array: Array) -> None:
-        interface = array.__array_interface__
-        self.array = array
-        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
-
-
-def _flat(array: Array) -> Array:
-    """Return a C-contiguous array as the flat, writeable array the kernels are compiled for, without a copy."""
-    return (array if array.flags.writeable else np.asarray(_Alias(array))).reshape(-1)
 
 
 def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -561,10 +558,5 @@ def _checked_order(order: Any, n: int) -> Array:
         raise ValueError(f"order must list at least one row index, got shape {indices.shape}")
     if indices.dtype.kind not in "iu":
         raise TypeError(f"order must be integers, got dtype {indices.dtype}")
-    _check_range("order", indices, n)
-    return _flat(np.require(indices, np.int64, ["C", "A"]))
-
-
-def _check_range(name: str, values: Array, bound: int) -> None:
-    if values.size and (values.min() < 0 or values.max() >= bound):
-        raise ValueError(f"{name} must lie in [0, {bound}), got values from {values.min()} to {values.max()}")
+    check_range("order", indices, n)
+    return flat(np.require(indices, np.int64, ["C", "A"]))

@@ -18,14 +18,15 @@ ALLOWED = {
     "sklearn": {"estimators.py", "main_job.py", "datasets.py"},
     "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
 }
-# estimators -> training -> model -> layout, parallel -> kernels; within the kernels down to jit and plan.
+# estimators -> training -> model -> layout, parallel, rows -> kernels; within the kernels down to jit and plan.
 LAYERS = [
     {"estimators"},
     {"training"},
     {"model"},
-    {"layout", "parallel"},
+    {"layout", "parallel", "rows"},
     {"kernels.epoch"},
     {"kernels.step"},
+    {"kernels.sparse"},
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},

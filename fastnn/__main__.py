@@ -17,7 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
                 main_job.fashion_mnist_job(options.data, options.epochs)  # fmt: skip
         except datasets.DatasetError as error:
             parser.exit(2, f"{parser.prog} bench: error: {error}\n")
-        print(main_job.run(job, options.repeats), end="\n\n")
+        try:
+            print(main_job.run(job, options.repeats), end="\n\n")
+        except KeyboardInterrupt:
+            parser.exit(130, f"{parser.prog} bench: interrupted\n")
     print(info.report())
     return 0
 

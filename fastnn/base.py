@@ -51,7 +51,7 @@ else:
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands in where scikit-learn has no callbacks."""
 
-    def with_callbacks(method: Any) -> Any:  # type: ignore[misc]
+    def with_callbacks(method: Any) -> Any:
         return method
 
 
@@ -183,6 +183,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     # -- what differs between the estimators ----------------------------------------------------------------------
 
     out_activation_: str
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    best_loss_: float | None
+    _optimizer: SGD | Adam
     _y_is_numeric: ClassVar[bool]
 
     @abc.abstractmethod
@@ -274,7 +279,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         """Start anew with an untrained network."""
         self._set_network(net)
         self.n_layers_, self.n_outputs_, self.n_iter_, self.t_ = len(net.sizes), net.sizes[-1], 0, 0
-        vars(self).pop("_optimizer", None)
+        self.__dict__.pop("_optimizer", None)
         if self.solver in STOCHASTIC_SOLVERS:
             self.loss_curve_, self._no_improvement_count = [], 0
             self.best_loss_ = None if self.early_stopping else np.inf
@@ -341,8 +346,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def _optimizer_of(self, net: MLP, incremental: bool) -> SGD | Adam:
         """The optimizer that goes on where it is, or a new one; each `fit` takes a new one."""
-        kept = vars(self).get("_optimizer") if incremental else None
-        state = vars(self).pop("_optimizer_state", None)
+        kept = self.__dict__.get("_optimizer") if incremental else None
+        state = self.__dict__.pop("_optimizer_state", None)
         if kept is not None:
             self._optimizer = kept
         elif incremental and state is not None:
@@ -459,7 +464,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs (n, n_outputs) of the network, in its dtype."""
-        if "_net" not in vars(self):
+        if "_net" not in self.__dict__:
             check_is_fitted(self, "coefs_")
         net = self._network()
         X = self._validated_rows(X, net.dtype)
@@ -471,7 +476,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         """Return X after all of scikit-learn's checks; those that a plain array of our dtype needs are quickly made."""
         if (
             type(X) is np.ndarray and X.dtype == dtype and X.ndim == 2 and X.shape[0] > 0
-            and X.shape[1] == vars(self).get("n_features_in_") and "feature_names_in_" not in vars(self)
+            and X.shape[1] == self.__dict__.get("n_features_in_") and "feature_names_in_" not in self.__dict__
             and X.flags.c_contiguous and X.flags.aligned and np.isfinite(X).all()
         ):  # fmt: skip
             return X
@@ -481,11 +486,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def _set_network(self, net: MLP) -> None:
         self._net = net
         for name in ("_coefs_", "_intercepts_", "_followed"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     def _network(self) -> MLP:
         """Return the network of `coefs_` and `intercepts_`, brought up to date where they have been written to."""
-        fitted = vars(self)
+        fitted = self.__dict__
         net: MLP | None = fitted.get("_net")
         if net is None or "_coefs_" in fitted or "_intercepts_" in fitted or not self._describes(net):
             net = self._follow_arrays(net)
@@ -496,7 +501,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def _follow_arrays(self, net: MLP | None) -> MLP:
         arrays = [*self.coefs_, *self.intercepts_]
-        followed = vars(self).get("_followed")
+        followed = self.__dict__.get("_followed")
         if net is not None and followed is None:
             followed = [*net.weights, *net.biases]
         if net is not None and followed is not None and _same(followed, arrays) and self._describes(net):
@@ -520,7 +525,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         self
         """
         for name in ("_optimizer", "_optimizer_state"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Rows of inputs as the kernels take them: a dense matrix, or the arrays of a CSR matrix. None of them is copied."""
 
 import dataclasses
+import functools
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 
 
 class _Alias:
@@ -21,6 +24,16 @@ class _Alias:
 def flat(array: Array) -> Array:
     """Return a C-contiguous array as the flat, writeable array the kernels are compiled for, without a copy."""
     return (array if array.flags.writeable else np.asarray(_Alias(array))).reshape(-1)
+
+
+def is_plain(array: Any) -> bool:
+    """Whether this is a NumPy array without a mask that would be lost, or rules of its own."""
+    return isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix))
+
+
+@functools.cache
+def _nothing(dtype: np.dtype[Any]) -> Array:
+    return np.empty(0, dtype)
 
 
 def check_range(name: str, values: Array, bound: int) -> None:
@@ -49,7 +62,7 @@ class Rows:
             If X is not what the kernels take.
         """
         sparse = getattr(X, "format", None) == "csr"
-        if not sparse and (not isinstance(X, np.ndarray) or isinstance(X, (np.ma.MaskedArray, np.matrix))):
+        if not sparse and not is_plain(X):
             advice = "X.tocsr()" if hasattr(X, "tocsr") else "numpy.asarray"
             raise TypeError(f"X must be a plain NumPy array or a CSR matrix, got {type(X).__name__}; use {advice}")
         if X.dtype != dtype:
@@ -65,7 +78,7 @@ class Rows:
         if not X.flags.c_contiguous or not X.flags.aligned:
             raise ValueError("X must be C-contiguous and aligned; use numpy.ascontiguousarray(X)")
         n, width = X.shape
-        return cls(n, width, flat(X), np.empty(0, X.dtype), np.empty(0, np.int32), np.empty(0, np.int64))
+        return cls(n, width, flat(X), _nothing(X.dtype), _nothing(_INT32), _nothing(_INT64))
 
     @classmethod
     def _of_csr(cls, X: Any, dtype: np.dtype[Any]) -> Self:
@@ -84,7 +97,7 @@ class Rows:
         indices = indices[:n_entries]
         check_range("X.indices", indices, n_columns)
         return cls(
-            n, n_entries / max(1, n), np.empty(0, dtype), flat(data),
+            n, n_entries / max(1, n), _nothing(dtype), flat(data),
             flat(np.require(indices, np.int32, ["C", "A"])), flat(np.require(indptr, np.int64, ["C", "A"])),
         )  # fmt: skip
 

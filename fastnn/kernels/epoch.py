@@ -143,8 +143,11 @@ def is_compiled(dtype: np.dtype[Any]) -> bool:
 
 
 def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:
-    """Call `run` in this thread, or in a team of `n_threads`."""
-    if n_threads == 1:
+    """Call `run` in this thread, or in a team of `n_threads`.
+
+    With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
+    """
+    if n_threads == 1 or numba.config.BOUNDSCHECK:
         _driver(dtype)(0, *arguments)
     else:
         region, address = _team(dtype)

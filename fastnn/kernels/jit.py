@@ -4,6 +4,7 @@ import functools
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -51,11 +52,28 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
             _keep_in(folder / name, dispatcher)
         note.start()
         try:
-            dispatcher.compile(signature)
+            _compile(dispatcher, signature, folder and folder / name)
         finally:
             note.cancel()
         dispatcher.disable_compile()
         return dispatcher
+
+
+def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
+    """Compile or load a dispatcher; what is wrong with the cache costs time, and a line in the log, but no more."""
+    try:
+        dispatcher.compile(signature)
+    except Exception as error:  # whatever Numba makes of a damaged file
+        if folder is None:
+            raise
+        logger = logging.getLogger("fastnn")
+        if dispatcher.overloads:
+            logger.warning("compiled kernels cannot be kept in %s: %r", folder, error)
+            return
+        logger.warning("compiled kernels in %s cannot be used, so they are compiled again: %r", folder, error)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _compile(dispatcher, signature, None)
 
 
 def _keep_in(folder: Path, dispatcher: Any) -> None:
@@ -80,7 +98,10 @@ def cache_folder() -> Path | None:
     package = Path(__file__).parents[1]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     chosen = numba.config.CACHE_DIR
-    for base in [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]:
+    bases = [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]
+    for base in bases:
+        if base.parts[:1] == ("~",):  # there is no home
+            continue
         folder = base / f"kernels-{_fingerprint()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ class Rows:
     """A checked matrix; `indptr` is empty where it is dense, `dense` where it is sparse."""
 
     n: int
-    width: float  # entries of a row, on average
+    width: float  # entries of a row, on average; of a sparse row, the bias among them
     dense: Array
     data: Array
     indices: Array  # int32
@@ -97,7 +97,7 @@ class Rows:
         indices = indices[:n_entries]
         check_range("X.indices", indices, n_columns)
         return cls(
-            n, n_entries / max(1, n), _nothing(dtype), flat(data),
+            n, 1 + n_entries / max(1, n), _nothing(dtype), flat(data),
             flat(np.require(indices, np.int32, ["C", "A"])), flat(np.require(indptr, np.int64, ["C", "A"])),
         )  # fmt: skip
 

@@ -53,7 +53,7 @@ def panel_number(unit, n_units, lanes):
     # All panels but the last are of the most vectors, except where the last four vectors make two and two.
     early = vectors - 2 if vectors % PANEL_VECTORS == 1 and vectors > PANEL_VECTORS else -1
     number = np.uint32(unit)  # a division without a sign is a product and a shift
-    return np.int64(number // np.uint32(PANEL_VECTORS * lanes)) + (number // np.uint32(lanes) == np.uint32(early))
+    return np.int64(number // np.uint32(PANEL_VECTORS * lanes)) + (np.int64(number // np.uint32(lanes)) == early)
 
 
 @jit

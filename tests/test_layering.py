@@ -15,13 +15,15 @@ NAMES = [str(source.relative_to(PACKAGE)) for source in SOURCES]
 
 # Package: the only files that import it.
 ALLOWED = {
-    "sklearn": {"estimators.py", "main_job.py", "datasets.py"},
+    "sklearn": {"estimators.py", "interop.py", "splitting.py", "patching.py", "main_job.py", "datasets.py"},
     "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
 }
-# estimators -> training -> model -> layout, parallel -> kernels; within the kernels down to jit and plan.
+# patching -> estimators -> training -> model -> layout, parallel -> kernels; within the kernels down to jit and plan.
+# interop and splitting know scikit-learn and nothing of fastnn.
 LAYERS = [
+    {"patching"},
     {"estimators"},
-    {"training"},
+    {"interop", "splitting", "training"},
     {"model"},
     {"layout", "parallel"},
     {"kernels.epoch"},

@@ -19,11 +19,11 @@ ALLOWED = {
     "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
 }
 # patching -> estimators -> training -> model -> layout, parallel -> kernels; within the kernels down to jit and plan.
-# interop and splitting know scikit-learn and nothing of fastnn.
+# interop and splitting know scikit-learn, and nothing of fastnn: so they stand at the bottom.
 LAYERS = [
     {"patching"},
     {"estimators"},
-    {"interop", "splitting", "training"},
+    {"training"},
     {"model"},
     {"layout", "parallel"},
     {"kernels.epoch"},
@@ -32,7 +32,7 @@ LAYERS = [
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},
     {"kernels.jit", "kernels.plan"},
-    {"kernels.inner"},
+    {"kernels.inner", "interop", "splitting"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

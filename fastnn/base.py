@@ -26,6 +26,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 import fastnn
 from fastnn import lbfgs, plain
+from fastnn.interop import SklearnExchange
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.optimizers import SGD, Adam
@@ -91,7 +92,7 @@ class FittedArrays:
         vars(model).pop(self.key, None)
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
+class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     """Parameters, training and outputs; what differs is how targets are encoded, scored and decoded."""
 
     coefs_ = FittedArrays("weights")
@@ -548,11 +549,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         version = state.pop("_fastnn_version", None)
-        if version != fastnn.__version__:
+        if version != fastnn.__version__ and "_sklearn_version" not in state:
             _warn(f"Loading a {type(self).__name__} that fastnn {version} saved into fastnn {fastnn.__version__}.")
-        arrays = {name: state.pop(name) for name in ("coefs_", "intercepts_") if name in state}
+        managed = {name: state.pop(name) for name in ("coefs_", "intercepts_", "_label_binarizer") if name in state}
         super().__setstate__(state)
-        for name, value in arrays.items():
+        for name, value in managed.items():
             setattr(self, name, value)
 
     def __sklearn_tags__(self) -> Any:

@@ -185,9 +185,9 @@ def tiny_fit(options):
 
 JOBS = {
     "digits": Job("digits 64-100-10, defaults, float64", digits, least_ratio=5),
-    "fashion-mnist": Job(
-        "Fashion-MNIST 784-100-10, float32, 5 epochs", fashion_mnist, least_ratio=3, rtol=1e-3
-    ),
+    # 1500 steps in float32: an X one unit in the last place off moves scikit-learn's own losses by 2e-3, and float64 by
+    # 3e-3 (2026-11, seeds 0 to 2).
+    "fashion-mnist": Job("Fashion-MNIST 784-100-10, float32, 5 epochs", fashion_mnist, least_ratio=3, rtol=5e-3),
     "breast-cancer": Job("breast cancer 30-100-1, defaults, float64", breast_cancer, least_ratio=6),
     "sparse": Job("sparse text 20000-64-1, 10 000 rows of 0.5 %, 3 epochs", sparse_text, least_ratio=3),
     "lbfgs": Job("L-BFGS regression, diabetes 10-100-1, 50 iterations", lbfgs_diabetes, least_ratio=3),
@@ -195,7 +195,7 @@ JOBS = {
     "grid": Job("GridSearchCV, 64 fits to digits of 50 epochs, 2 processes", grid_search, least_ratio=8),
     "one-row": Job("predict one row, digits 64-100-10, float64", one_row, "µs", most=20),
     "tiny-fit": Job("fit 20 rows x 5, one epoch, beyond the validation of input", tiny_fit, "ms", most=2),
-}  # fmt: skip
+}
 
 
 def digits_rows():
@@ -253,12 +253,13 @@ def compare(job, options):
 
 def check_same(job, found):
     """Refuse a comparison of libraries that do not do the same, so that no gain comes from doing less."""
-    import numpy as np
+    from numpy.testing import assert_allclose
 
     for what, theirs in found["scikit-learn"].items():
-        ours = found["fastnn"][what]
-        if np.shape(ours) != np.shape(theirs) or not np.allclose(ours, theirs, rtol=job.rtol, atol=0):
-            raise SystemExit(f"{job.title}: the libraries did not do the same, {what} differ: {ours} and {theirs}")
+        try:
+            assert_allclose(found["fastnn"][what], theirs, rtol=job.rtol, err_msg=what)
+        except AssertionError as error:
+            raise SystemExit(f"{job.title}: the libraries did not do the same\n{error}") from None
 
 
 # -- the table --------------------------------------------------------------------------------------------------------

@@ -308,7 +308,7 @@ assert names == [name for name, _ in all_estimators()]
 
 def test_exchange_while_patched():
     check("""
-import warnings
+import pickle, warnings
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 import fastnn
@@ -323,6 +323,12 @@ ours = from_sklearn(theirs, Classifier)
 assert type(ours) is Classifier
 assert type(ours.to_sklearn()) is MLPClassifier
 np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-12)
+try:
+    pickle.dumps(theirs)
+    raise AssertionError("its name leads to another class")
+except pickle.PicklingError:
+    fastnn.unpatch_sklearn()
+assert type(pickle.loads(pickle.dumps(ours.to_sklearn()))) is MLPClassifier
 """)
 
 
@@ -330,7 +336,8 @@ def test_scikit_learns_pickles_are_loaded_as_fastnns(tmp_path):
     theirs, rows, _ = fitted("three words")
     (tmp_path / "model").write_bytes(pickle.dumps(theirs))
     np.savez(tmp_path / "expected.npz", X=rows, labels=theirs.predict(rows))
-    check("""
+    check(
+        """
 import pickle, sys
 import numpy as np, fastnn
 fastnn.patch_sklearn()
@@ -338,7 +345,9 @@ model = pickle.load(open(sys.argv[1] + "/model", "rb"))
 expected = np.load(sys.argv[1] + "/expected.npz")
 assert type(model) is fastnn.MLPClassifier
 np.testing.assert_array_equal(model.predict(expected["X"]), expected["labels"])
-""", str(tmp_path))
+""",
+        str(tmp_path),
+    )
 
 
 # -- python -m fastnn run ---------------------------------------------------------------------------------------------
@@ -387,12 +396,14 @@ def test_no_folder_is_put_on_the_path_where_python_puts_none(script):
 
 
 def test_a_script_trains_with_fastnn(script):
-    done = run(script("""
+    done = run(
+        script("""
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 model = MLPClassifier((3,), max_iter=300, tol=1, random_state=0).fit(np.eye(4), [0, 0, 1, 1])
 print(type(model).__module__, model.n_iter_)
-"""))
+""")
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fastnn.estimators 12\n"
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +113,15 @@ class Rows:
         if n_rows < counts.size:
             counts = np.partition(counts, counts.size - n_rows)[-n_rows:]
         return int(counts.sum())
+
+
+class Examples(NamedTuple):
+    """Checked rows and what is to be learnt from them: class indices or targets, the other empty; weights or none."""
+
+    rows: Rows
+    labels: Array
+    targets: Array
+    weight: Array
 
 
 def _checked_part(X: Any, name: str) -> Array:

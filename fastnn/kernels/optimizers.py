@@ -43,6 +43,7 @@ class Optimizer:
     counts as the same one, so that a network and its optimizer can be copied or pickled together.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     code: ClassVar[int]
     n_moments: ClassVar[int]
     steps: int
@@ -71,12 +72,12 @@ class Optimizer:
         ValueError
             If a setting is out of its range, or epsilon so small that it is zero in `dtype`.
         """
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            self._check(field.name, value)
-            if field.name == "epsilon" and value < np.finfo(dtype).tiny:
+        values = [getattr(self, name) for name in self.__dataclass_fields__]
+        for name, value in zip(self.__dataclass_fields__, values, strict=True):
+            self._check(name, value)
+            if name == "epsilon" and value < np.finfo(dtype).tiny:
                 raise ValueError(f"epsilon must not vanish in {np.dtype(dtype)}, got {value!r}")
-        return np.array([float(value) for value in dataclasses.astuple(self)])  # type: ignore[call-overload]
+        return np.array([float(value) for value in values])
 
 
 @dataclasses.dataclass

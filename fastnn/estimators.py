@@ -1,279 +1,34 @@
 """MLPClassifier and MLPRegressor: scikit-learn's contract over the compiled engine.
 
-`fit` is the table of contents; what differs between the two estimators is how targets are encoded and decoded.
+What the two share is in `base`; here is how each encodes, scores and decodes its targets.
 """
 
-import abc
-import warnings
-from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
-from sklearn.exceptions import ConvergenceWarning
+from scipy import sparse
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
-from fastnn.kernels.activations import ACTIVATIONS
-from fastnn.kernels.optimizers import SGD, Adam
-from fastnn.model import MLP
-from fastnn.training import AdaptiveRate, ConstantRate, InverseScalingRate, LossPlateau, Outcome, Training
+from fastnn.base import STOCHASTIC_SOLVERS, BaseMLP
 
 Array = npt.NDArray[Any]
 
-AUTO_BATCH_SIZE = 200
-DTYPES = (np.float64, np.float32)  # the first is what other dtypes become
 
-
-class _BaseMLP(BaseEstimator, abc.ABC):  # type: ignore[misc]
-    """What the two estimators share: the parameters, `fit`, and the outputs of the fitted network."""
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "verbose": ["verbose"],
-        "warm_start": ["boolean"],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
-        "nesterovs_momentum": ["boolean"],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-    }
-
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: int | np.random.RandomState | None = None,
-        tol: float = 1e-4,
-        verbose: bool | int = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
-        """Fit the network to the rows of X, from new weights.
-
-        Parameters
-        ----------
-        X : array-like (n, n_features)
-            float32 is trained in float32, everything else in float64.
-        y : array-like (n,) or (n, n_outputs)
-            Class labels or indicators of labels for the classifier, real numbers for the regressor.
-        sample_weight : array-like (n,), default None
-            Weight of each row in the loss; 1 if omitted.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If a parameter is out of range, if X, y or sample_weight hold NaN or infinity or do not fit together, or
-            if the training diverged to weights that are not finite.
-        NotImplementedError
-            If `early_stopping`, `warm_start` or `solver="lbfgs"` is asked for.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If `max_iter` epochs went by before the loss stopped improving.
-        UserWarning
-            If Ctrl-C ended the training, which leaves a usable model; or if `batch_size` is larger than n.
-        """
-        self._refuse_unsupported()
-        hidden_sizes = _checked_hidden_sizes(self.hidden_layer_sizes)
-        X, y, sample_weight = self._validated(X, y, sample_weight)
-        targets, n_outputs = self._encode(y, X.dtype)
-        random_state = check_random_state(self.random_state)
-        sizes = (X.shape[1], *hidden_sizes, n_outputs)
-        net = MLP(sizes, self.activation, self.out_activation_, X.dtype, random_state)
-        training = self._training(net, self._batch_size(len(X)), random_state)
-        outcome = training.run(X, targets, sample_weight, self.max_iter)
-        self._store(training)
-        self._check_outcome(outcome)
-        return self
-
-    # -- what differs between the estimators ----------------------------------------------------------------------
-
-    out_activation_: str
-    _y_is_numeric: ClassVar[bool]
-
-    @abc.abstractmethod
-    def _encode(self, y: Array, dtype: npt.DTypeLike) -> tuple[Array, int]:
-        """Return y as the network trains on it, and the number of outputs; set `out_activation_`."""
-
-    # -- the steps of fit -----------------------------------------------------------------------------------------
-
-    def _refuse_unsupported(self) -> None:
-        if self.solver == "lbfgs":
-            raise NotImplementedError("solver='lbfgs' is not supported yet; use solver='adam' or solver='sgd'")
-        if self.early_stopping:
-            raise NotImplementedError(
-                "early_stopping=True is not supported yet; use early_stopping=False, which stops on the training loss"
-            )
-        if self.warm_start:
-            raise NotImplementedError(
-                "warm_start=True is not supported yet; use warm_start=False and a larger max_iter in a single fit"
-            )
-
-    def _validated(self, X: Any, y: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=self._y_is_numeric, dtype=DTYPES, order="C")
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
-        return X, y, sample_weight
-
-    def _batch_size(self, n_rows: int) -> int:
-        if isinstance(self.batch_size, str):
-            return min(AUTO_BATCH_SIZE, n_rows)
-        if self.batch_size > n_rows:
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
-            )
-        return min(int(self.batch_size), n_rows)
-
-    def _training(self, net: MLP, batch_size: int, random_state: np.random.RandomState) -> Training:
-        return Training(
-            net=net,
-            optimizer=self._new_optimizer(),
-            schedule=self._schedule(),
-            plateau=LossPlateau(self.tol, self.n_iter_no_change),
-            batch_size=batch_size,
-            alpha=self.alpha,
-            shuffle=self.shuffle,
-            random_state=random_state,
-            verbose=self.verbose,
+def _can_fit_in_part(model: BaseMLP) -> bool:
+    if model.solver not in STOCHASTIC_SOLVERS:
+        raise AttributeError(
+            f"partial_fit is only available for stochastic optimizers. {model.solver} is not stochastic."
         )
-
-    def _new_optimizer(self) -> SGD | Adam:
-        if self.solver == "sgd":
-            return SGD(self.learning_rate_init, self.momentum, self.nesterovs_momentum)
-        return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
-
-    def _schedule(self) -> ConstantRate:
-        # Adam adapts the steps itself; scikit-learn ignores the schedule there.
-        if self.solver == "sgd" and self.learning_rate == "invscaling":
-            return InverseScalingRate(self.learning_rate_init, self.power_t)
-        if self.solver == "sgd" and self.learning_rate == "adaptive":
-            return AdaptiveRate()
-        return ConstantRate()
-
-    def _store(self, training: Training) -> None:
-        net = training.net
-        self._fitted, self._optimizer = (net, [*net.weights, *net.biases]), training.optimizer
-        self.coefs_, self.intercepts_ = [np.array(w) for w in net.weights], [np.array(b) for b in net.biases]
-        self.n_layers_, self.n_outputs_ = len(net.sizes), net.sizes[-1]
-        self.n_iter_, self.t_ = training.n_epochs, training.n_rows_seen
-        self.loss_curve_, self.best_loss_ = training.loss_curve, training.plateau.best
-        self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else np.nan
-        self.validation_scores_ = self.best_validation_score_ = None
-        self._no_improvement_count = training.plateau.count
-
-    def _check_outcome(self, outcome: Outcome) -> None:
-        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
-                " preprocessed."
-            )
-        if outcome is Outcome.INTERRUPTED:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
-        elif outcome is Outcome.EXHAUSTED:
-            warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't"
-                " converged yet.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-
-    # -- the fitted network ---------------------------------------------------------------------------------------
-
-    def _outputs(self, X: npt.ArrayLike) -> Array:
-        """Return the outputs (n, n_outputs) of the network, in its dtype."""
-        check_is_fitted(self, "coefs_")
-        net = self._network()
-        return net.forward(validate_data(self, X, dtype=net.dtype, order="C", reset=False))
-
-    def _network(self) -> MLP:
-        """Return the network of `coefs_` and `intercepts_`: the one at hand, or a new one where they have changed."""
-        net: MLP | None
-        net, held = self.__dict__.get("_fitted", (None, []))
-        parameters = [*self.coefs_, *self.intercepts_]
-        if net is None or not _same(held, parameters):
-            sizes = [len(self.coefs_[0]), *map(len, self.intercepts_)]
-            net = MLP(sizes, self.activation, self.out_activation_, self.coefs_[0].dtype, random_state=0)
-            net.weights, net.biases = self.coefs_, self.intercepts_
-            # One assignment, for other threads that predict at the same time.
-            self._fitted = net, [np.array(array) for array in parameters]
-        return net
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The network is made again from coefs_ and intercepts_, so that a pickle holds the parameters once.
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in ("_fitted", "_optimizer")}
+    return True
 
 
-class MLPClassifier(ClassifierMixin, _BaseMLP):  # type: ignore[misc]
+class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """Multilayer perceptron classifier, with the parameters and results of scikit-learn's `MLPClassifier`.
 
     It minimises the log-loss and an L2 penalty by stochastic gradient descent over shuffled batches.
@@ -358,26 +113,106 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):  # type: ignore[misc]
     loss = "log_loss"
     _y_is_numeric = False
 
-    def _encode(self, y: Array, dtype: npt.DTypeLike) -> tuple[Array, int]:
-        self._label_binarizer = LabelBinarizer().fit(y)
-        self.classes_ = self._label_binarizer.classes_
-        kind = self._label_binarizer.y_type_
-        self.out_activation_ = "softmax" if kind == "multiclass" else "logistic"
-        if kind == "multilabel-indicator":
-            return self._label_binarizer.transform(y).astype(dtype), len(self.classes_)
-        indices = np.searchsorted(self.classes_, y)
-        return (indices, len(self.classes_)) if kind == "multiclass" else (indices.astype(dtype), 1)
+    _y_type: str
+    _labels_are_sparse: bool
 
-    def predict(self, X: npt.ArrayLike) -> Array:
+    @property
+    def _label_binarizer(self) -> LabelBinarizer:
+        """What scikit-learn's exporters look for; the model itself needs its `y_type_` alone."""
+        binarizer = LabelBinarizer()
+        is_multilabel = self._y_type == "multilabel-indicator"
+        binarizer.classes_ = np.arange(self.n_outputs_) if is_multilabel else self.classes_
+        binarizer.y_type_, binarizer.sparse_input_ = self._y_type, self._labels_are_sparse
+        return binarizer
+
+    @_label_binarizer.setter
+    def _label_binarizer(self, binarizer: LabelBinarizer) -> None:
+        self._y_type, self._labels_are_sparse = binarizer.y_type_, binarizer.sparse_input_
+
+    @available_if(_can_fit_in_part)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None, classes: npt.ArrayLike | None = None
+    ) -> Self:
+        """Go once through the rows of X, from where the model is.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`; y need not have all classes.
+        classes : array-like (n_classes,), default None
+            All labels that will ever come; needed in the first call.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        AttributeError
+            If the solver is "lbfgs", which needs all rows at once.
+        ValueError
+            If the first call has no `classes`, a later one other labels, or with `early_stopping`; else as `fit`.
+        """
+        if _check_partial_fit_first_call(self, classes):
+            self._label_binarizer = LabelBinarizer().fit(y if type_of_target(y).startswith("multilabel") else classes)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _encode(self, y: Any, is_new: bool, incremental: bool, dtype: npt.DTypeLike) -> tuple[Array, int]:
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._label_binarizer = binarizer = LabelBinarizer().fit(y)
+            self.classes_ = binarizer.classes_
+        else:
+            self._check_classes(unique_labels(y))
+        if is_new:
+            self.out_activation_ = "softmax" if self._y_type == "multiclass" else "logistic"
+        if self._y_type == "multilabel-indicator":
+            indicators = y.toarray() if sparse.issparse(y) else np.asarray(y)
+            return (indicators != 0).astype(dtype), indicators.shape[1]
+        indices = np.searchsorted(self.classes_, y)
+        return (indices, len(self.classes_)) if self._y_type == "multiclass" else (indices.astype(dtype), 1)
+
+    def _check_classes(self, classes: Array) -> None:
+        if self.warm_start:
+            if set(classes) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit."
+                    f" Previously got {self.classes_}, `y` has {classes}"
+                )
+        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. "
+                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+
+    def _strata(self, targets: Array) -> Array | None:
+        # scikit-learn draws other splits in proportion to the classes only where there are two of them.
+        return targets if self.out_activation_ == "logistic" and targets.ndim == 1 else None
+
+    def _score_outputs(self, targets: Array, outputs: Array, sample_weight: Array | None) -> float:
+        """Accuracy; of indicators, the share of rows with all of them right."""
+        if not np.isfinite(outputs).all():
+            return np.nan
+        if targets.ndim == 2:
+            right = ((outputs > 0.5) == targets).all(axis=1)
+        else:
+            right = self._decided(outputs) == targets
+        return float(np.average(right, weights=sample_weight))
+
+    def _decided(self, outputs: Array) -> Array:
+        """Index of each row's class."""
+        return (outputs[:, 0] > 0.5).astype(np.intp) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+
+    def predict(self, X: Any) -> Any:
         """Return the most probable class of each row, or the indicators of the labels more likely than not.
 
         Parameters
         ----------
-        X : array-like (n, n_features)
+        X : array-like, frame, CSR or CSC matrix (n, n_features)
 
         Returns
         -------
-        array (n,) of labels, or (n, n_labels) of 0 and 1
+        array (n,) of labels, or (n, n_labels) of 0 and 1, sparse (CSR) if y was
 
         Raises
         ------
@@ -387,8 +222,10 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):  # type: ignore[misc]
             If X does not have the features of `fit`, or holds NaN or infinity.
         """
         outputs = self._outputs(X)
-        labels: Array = self._label_binarizer.inverse_transform(outputs.ravel() if self.n_outputs_ == 1 else outputs)
-        return labels
+        if self._y_type == "multilabel-indicator":
+            indicators = (outputs > 0.5).astype(int)
+            return sparse.csr_matrix(indicators) if self._labels_are_sparse else indicators
+        return self.classes_.take(self._decided(outputs), mode="clip")  # of a single class, that one
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return the probability of each class, or of each label, in the order of `classes_`.
@@ -408,7 +245,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):  # type: ignore[misc]
             As `predict`.
         """
         outputs = self._outputs(X)
-        return np.hstack([1 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
+        return np.concatenate([1 - outputs, outputs], axis=1) if self.n_outputs_ == 1 else outputs
 
     def predict_log_proba(self, X: npt.ArrayLike) -> Array:
         """Return the logarithm of `predict_proba`.
@@ -435,7 +272,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):  # type: ignore[misc]
         return tags
 
 
-class MLPRegressor(RegressorMixin, _BaseMLP):  # type: ignore[misc]
+class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     """Multilayer perceptron regressor, with the parameters and results of scikit-learn's `MLPRegressor`.
 
     It minimises half the squared error or half the Poisson deviance, and an L2 penalty, by stochastic gradient
@@ -471,7 +308,7 @@ best_validation_score_
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **_BaseMLP._parameter_constraints,
+        **BaseMLP._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson"})],
     }
     _y_is_numeric = True
@@ -515,9 +352,42 @@ best_validation_score_
         )  # fmt: skip
         self.loss = loss
 
-    def _encode(self, y: Array, dtype: npt.DTypeLike) -> tuple[Array, int]:
-        self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
+    @available_if(_can_fit_in_part)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None) -> Self:
+        """Go once through the rows of X, from where the model is.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        AttributeError
+            If the solver is "lbfgs", which needs all rows at once.
+        ValueError
+            With `early_stopping`; else as `fit`.
+        """
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _encode(self, y: Any, is_new: bool, incremental: bool, dtype: npt.DTypeLike) -> tuple[Array, int]:
+        if is_new:
+            self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
         return y.astype(dtype, casting="same_kind", copy=False), 1 if y.ndim == 1 else y.shape[1]
+
+    def _strata(self, targets: Array) -> Array | None:
+        return None
+
+    def _score_outputs(self, targets: Array, outputs: Array, sample_weight: Array | None) -> float:
+        """Coefficient of determination."""
+        if not np.isfinite(outputs).all():
+            return np.nan
+        return float(r2_score(targets, outputs, sample_weight=sample_weight))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return the predicted targets.
@@ -539,16 +409,3 @@ best_validation_score_
         """
         outputs = self._outputs(X)
         return outputs.ravel() if self.n_outputs_ == 1 else outputs
-
-
-def _checked_hidden_sizes(sizes: Any) -> list[int]:
-    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-    if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes):
-        raise TypeError(f"hidden_layer_sizes must be integers, got {sizes}")
-    if any(size <= 0 for size in sizes):
-        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return [int(size) for size in sizes]
-
-
-def _same(arrays: list[Array], others: list[Array]) -> bool:
-    return len(arrays) == len(others) and all(map(np.array_equal, arrays, others))

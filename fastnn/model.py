@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
@@ -13,10 +13,10 @@ from fastnn import parallel
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
-from fastnn.kernels.optimizers import N_CONSTANTS, NONE, Optimizer, finite_number
+from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
 from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
-from fastnn.rows import Rows, check_range, flat
+from fastnn.rows import Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
 
@@ -31,6 +31,9 @@ FLOPS_PER_CALL = 2e10
 
 
 _spare_lock = threading.Lock()
+_BUFFERS = ("_layout", "_params", "_spare", "_nothing", "_no_rows")
+_NO_SETTINGS = np.zeros(0)
+_SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class Parameters(list[Array]):
@@ -97,12 +100,12 @@ class MLP:
         dtype: npt.DTypeLike = "float32",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.sizes = _checked_sizes(sizes)
-        self.activations = _checked_activations(activation, len(self.sizes) - 2)
+        self._sizes = _checked_sizes(sizes)
+        self._activations = _checked_activations(activation, len(self.sizes) - 2)
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
-        self.output = output
-        self.dtype = _checked_dtype(dtype)
+        self._output = output
+        self._dtype = _checked_dtype(dtype)
         rng = _checked_random_state(random_state)
         self._allocate()
         last = activation if isinstance(activation, str) else (self.activations or ("identity",))[-1]
@@ -112,7 +115,7 @@ class MLP:
         self._layout = Layout(self.sizes, self.dtype)
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
-        self._spare: dict[tuple[int, int, bool], Workspace] = {}
+        self._spare: dict[Any, Workspace] = {}
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
 
     def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
@@ -124,6 +127,26 @@ class MLP:
             weights.append(rng.uniform(-bound, bound, (n_in, n_out)))
             biases.append(rng.uniform(-bound, bound, n_out))
         self._write(weights, biases)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units of every layer, inputs and outputs included."""
+        return self._sizes
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Activation of each hidden layer."""
+        return self._activations
+
+    @property
+    def output(self) -> str:
+        """Output function, which decides the loss."""
+        return self._output
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the parameters, of X and of the outputs."""
+        return self._dtype
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -173,6 +196,35 @@ class MLP:
         for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
             self._layout.pack(self._params, layer, w, b)
 
+    def snapshot(self) -> Array:
+        """Return all parameters, for `restore`."""
+        return self._params.copy()
+
+    def restore(self, snapshot: Array) -> None:
+        """Set all parameters to those of a snapshot of this network."""
+        self._params[:] = snapshot
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return bool(np.isfinite(self._params).all())
+
+    @property
+    def flat_parameters(self) -> Array:
+        """All parameters as the engine keeps them, with padding that is to stay 0: a view, to read and to write."""
+        return self._params[: self._layout.n_params]
+
+    def moments_by_layer(self, optimizer: Optimizer) -> list[list[Array]]:
+        """Return each moment that the optimizer holds for this network, as arrays (n_in + 1, n_out), biases last."""
+        moments = [] if optimizer.moments is None else np.split(optimizer.moments, optimizer.n_moments)
+        return [[self._layout.unpack(moment, layer) for layer in self._range] for moment in moments]
+
+    def set_moments(self, optimizer: Optimizer, moments: list[list[Array]]) -> None:
+        """Give a new optimizer the moments that `moments_by_layer` returned, here or on another machine."""
+        whole = self._adopt(optimizer)
+        for moment, arrays in zip(np.split(whole, optimizer.n_moments), moments, strict=True):
+            for layer, array in enumerate(arrays):
+                self._layout.pack(moment, layer, array[:-1], array[-1])
+
     # -- use ------------------------------------------------------------------------------------------------------
 
     def forward(self, X: Any, out: Array | None = None) -> Array:
@@ -204,7 +256,7 @@ class MLP:
             if any(np.may_share_memory(part, out) for part in (rows.dense, rows.data, rows.indices, rows.indptr)):
                 raise ValueError("out must not share memory with X")
         if rows.n:
-            self._run(epoch.FORWARD, rows, rows.n, rows.n, flat_out=out.reshape(-1))
+            self._launch(epoch.FORWARD, rows, rows.n, rows.n, out=out.reshape(-1))
         return out.reshape(-1) if one else out
 
     def loss_and_gradients(
@@ -221,13 +273,22 @@ class MLP:
         alpha : float >= 0, default 0
             The loss is (sum of weight * loss + alpha / 2 * sum of squared weights) / (sum of weight).
         """
-        rows = self._rows(X)
-        gradients = empty(self._layout.n_params + SLACK, self.dtype)
-        data, penalty = self._run(
-            epoch.GRADIENTS, rows, rows.n, rows.n, y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradients
-        )
+        gradients = empty(self._layout.n_params, self.dtype)
+        data, penalty = self.flat_loss_and_gradient(X, y, sample_weight, alpha, gradients)
         whole = [self._layout.unpack(gradients, layer) for layer in self._range]
         return data + penalty, [g[:-1].copy() for g in whole], [g[-1].copy() for g in whole]
+
+    def flat_loss_and_gradient(
+        self, X: Array, y: Array, sample_weight: Array | None, alpha: float, gradient: Array
+    ) -> tuple[float, float]:
+        """Return the mean loss and the penalty, and leave the gradient in `gradient`, which lies as `flat_parameters`.
+
+        The arguments are those of `loss_and_gradients`.
+        """
+        rows = self._rows(X)
+        return self._run(
+            epoch.GRADIENTS, rows, rows.n, rows.n, y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradient
+        )
 
     def train_epoch(
         self,
@@ -254,7 +315,8 @@ class MLP:
 
         Notes
         -----
-        Ctrl-C takes effect between compiled calls, some tenths of a second apart, and leaves a usable network.
+        Ctrl-C takes effect between compiled calls, some tenths of a second apart but never within a batch, and leaves a
+        usable network.
         """
         return sum(self._train_epoch(X, y, optimizer, batch_size, order, alpha, sample_weight))
 
@@ -281,7 +343,8 @@ class MLP:
             alpha=alpha, order=indices, optimizer=optimizer,
         )  # fmt: skip
 
-    def _adopt(self, optimizer: Optimizer) -> None:
+    def _adopt(self, optimizer: Optimizer) -> Array:
+        """Return the optimizer's moments, which are of this network from now on."""
         owner = f"{self._identity}/{SIMD_BITS}"  # how moments lie depends on the width of vectors
         if optimizer.owner is None:
             optimizer.owner = owner
@@ -291,6 +354,10 @@ class MLP:
                 "optimizer holds the moments of another network, or of a machine with other vectors; "
                 "make a new one for this network"
             )
+        moments, size = optimizer.moments, optimizer.n_moments * self._layout.n_params
+        if not isinstance(moments, np.ndarray) or moments.shape != (size,) or moments.dtype != self.dtype:
+            raise ValueError(f"optimizer.moments must be an array of {size} {self.dtype} numbers; make a new optimizer")
+        return moments
 
     def _run(
         self,
@@ -299,83 +366,108 @@ class MLP:
         n_rows: int,
         batch_size: int,
         *,
-        y: Any = None,
-        sample_weight: Any = None,
+        y: Any,
+        sample_weight: Any,
+        alpha: float,
+        order: Array | None = None,
+        optimizer: Optimizer | None = None,
+        gradients: Array | None = None,
+    ) -> tuple[float, float]:
+        """Check what goes with the rows and run the engine over them; return the means of data loss and penalty."""
+        labels, targets = self._checked_targets(y, X.n)
+        weight = None if sample_weight is None else self._checked_weight(sample_weight, X.n)
+        if finite_number("alpha", alpha) < 0:
+            raise ValueError(f"alpha must be at least 0, got {alpha!r}")
+        if optimizer:
+            optimizer.hyper(self.dtype)
+            self._adopt(optimizer)
+        data, penalty = self._launch(
+            mode, X, n_rows, batch_size, labels, targets, weight, float(alpha), order, optimizer, gradients
+        )
+        return data / n_rows, penalty / n_rows
+
+    def _launch(
+        self,
+        mode: int,
+        X: Rows,
+        n_rows: int,
+        batch_size: int,
+        labels: Array | None = None,
+        targets: Array | None = None,
+        weight: Array | None = None,
         alpha: float = 0.0,
         order: Array | None = None,
         optimizer: Optimizer | None = None,
         gradients: Array | None = None,
-        flat_out: Array | None = None,
+        out: Array | None = None,
     ) -> tuple[float, float]:
-        """Run the engine over the rows; return the mean data loss and the mean penalty."""
-        nothing = self._nothing
-        labels, targets = (self._no_rows, nothing) if mode == epoch.FORWARD else self._checked_targets(y, X.n)
-        weight = nothing if sample_weight is None else self._checked_weight(sample_weight, X.n)
-        if finite_number("alpha", alpha) < 0:
-            raise ValueError(f"alpha must be at least 0, got {alpha!r}")
-        hyper = np.zeros(0)
-        if optimizer:
-            hyper = optimizer.hyper(self.dtype)
-            self._adopt(optimizer)
-        layout = self._layout
+        """Call the engine, often enough that Ctrl-C need not wait long; return the sums of data loss and penalty."""
         flops = self._flops_of_step(mode, X, batch_size)
         n_threads = self._threads_for(flops)
-        call_rows = max(1, int(FLOPS_PER_CALL / flops)) * batch_size
-        result, constants = np.zeros(2), np.zeros(N_CONSTANTS, self.dtype)
-        with self._workspace(batch_size, n_threads, X.sparse) as work, _pool(n_threads):
+        step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
+        call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
+        n_launched = min(n_threads, parallel.numba_limit())
+        key, work = self._borrowed(batch_size, n_threads, X.sparse)
+        try:
             if X.sparse and mode != epoch.FORWARD:
                 work.reserve(X.most_entries(work.capacity, order))
-            n_launched = min(n_threads, parallel.numba_limit())
-            if gradients is None:
-                rounds = mode == epoch.TRAIN and batch_size > work.capacity
-                gradients = work.gradients if rounds else nothing
+            if gradients is None and mode == epoch.TRAIN and batch_size > work.capacity:
+                gradients = work.gradients
+            work.result[:] = 0.0
             for start in range(0, n_rows, call_rows):
                 stop = min(n_rows, start + call_rows)
                 work.team[:] = 0
-                epoch.launch(self.dtype, n_launched, (
+                arguments = (
                     n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
-                    optimizer.steps if optimizer else 0, float(alpha), hyper,
-                    work.plan, work.layers, layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
-                    labels, targets, weight, self._no_rows if order is None else order, self._params,
-                    nothing if optimizer is None else optimizer.moments, gradients, work.rows, work.scratch,
-                    work.partial, work.buckets, work.values, work.row_loss, work.squares, constants, result,
-                    nothing if flat_out is None else flat_out, work.identity, work.team,
-                ))  # fmt: skip
-                if optimizer:
+                    optimizer.steps if optimizer else 0, alpha, hyper,
+                    work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
+                    self._no_rows if labels is None else labels, self._nothing if targets is None else targets,
+                    self._nothing if weight is None else weight, self._no_rows if order is None else order,
+                    self._params, optimizer.moments if optimizer else self._nothing,
+                    self._nothing if gradients is None else gradients, work.rows, work.scratch, work.partial,
+                    work.buckets, work.values, work.row_loss, work.squares, work.constants, work.result,
+                    self._nothing if out is None else out, work.identity, work.team,
+                )  # fmt: skip
+                if optimizer:  # before: Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     optimizer.steps += -(-(stop - start) // batch_size)
-        return float(result[0]) / n_rows, float(result[1]) / n_rows
+                with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
+                    epoch.launch(self.dtype, n_launched, arguments)
+            return float(work.result[0]), float(work.result[1])
+        finally:
+            self._give_back(key, work)
 
     def _flops_of_step(self, mode: int, X: Rows, batch_size: int) -> float:
         """Operations of the products of a step; where the first layer's are few, of its update too."""
-        (n_in, n_out), *others = self._layout.pairs
-        products = X.width * n_out + sum(i * o for i, o in others)
+        n_in, n_out = self._layout.pairs[0]
+        products = self._layout.n_weights + (X.width - n_in) * n_out
         if mode == epoch.FORWARD:
             return 2 * products * batch_size
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
     def _threads_for(self, flops: float) -> int:
         """Threads that pay off for one step, and 1 where a parallel region is not safe."""
-        allowed = min(parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
-        most = max(1, int(flops / FLOPS_PER_THREAD))
-        return min(allowed, most) if min(allowed, most) > 1 and parallel.may_run_parallel() else 1
+        most = int(flops / FLOPS_PER_THREAD)
+        if most <= 1:
+            return 1
+        most = min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
+        return most if most > 1 and parallel.may_run_parallel() else 1
 
-    @contextlib.contextmanager
-    def _workspace(self, batch_size: int, n_threads: int, sparse: bool) -> Iterator[Workspace]:
-        """Lend a workspace: a spare one, or a new one while another Python thread has it."""
-        narrow = self._layout.is_narrow(batch_size, sparse)
-        key = (batch_size if narrow else min(batch_size, MAX_CAPACITY + 1), n_threads, sparse)
+    def _borrowed(self, batch_size: int, n_threads: int, sparse: bool) -> tuple[Any, Workspace]:
+        """Take a workspace: a spare one, or a new one while another Python thread has it."""
+        key = (self._layout.rounds(batch_size, sparse), n_threads)
         with _spare_lock:
             work = self._spare.pop(key, None)
         if work is None:
             codes = [ACTIVATIONS.index(name) for name in self.activations]
-            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), batch_size, n_threads, sparse)
-        try:
-            yield work
-        finally:
-            with _spare_lock:
-                if len(self._spare) > 3:
-                    self._spare.pop(next(iter(self._spare)))
-                self._spare[key] = work
+            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), key[0], n_threads)
+        return key, work
+
+    def _give_back(self, key: Any, work: Workspace) -> None:
+        with _spare_lock:
+            if len(self._spare) > 3:
+                self._spare.pop(next(iter(self._spare)))
+            self._spare[key] = work
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
@@ -388,8 +480,8 @@ class MLP:
 
     def _check_out(self, out: Array, n: int, ndim: int) -> None:
         expected = (self.sizes[-1],) if ndim == 1 else (n, self.sizes[-1])
-        if not isinstance(out, np.ndarray) or out.dtype != self.dtype:
-            raise TypeError(f"out must be a NumPy array of dtype {self.dtype}")
+        if not is_plain(out) or out.dtype != self.dtype:
+            raise TypeError(f"out must be a plain NumPy array of dtype {self.dtype}")
         if out.shape != expected:
             raise ValueError(f"out must have shape {expected}, got {out.shape}")
         if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
@@ -428,8 +520,10 @@ class MLP:
             weight = np.require(weight, self.dtype, ["C", "A"])
         if not np.isfinite(weight).all():
             raise ValueError(f"sample_weight must be finite in {self.dtype}, got NaN or infinity")
-        if not np.isfinite(weight.sum(dtype=np.float64)):
-            raise ValueError("sample_weight must have a finite sum, got infinity")
+        with np.errstate(over="ignore"):
+            total = np.abs(weight).sum(dtype=np.float64)
+        if total > 1 / np.finfo(self.dtype).tiny:  # losses are divided by it
+            raise ValueError(f"sample_weight must be smaller, its sum is {total}; divide it by its mean")
         smallest = np.abs(weight).min(where=weight != 0, initial=1)
         if smallest < np.finfo(self.dtype).tiny:
             raise ValueError(f"sample_weight must be 0 or at least {np.finfo(self.dtype).tiny}, got {smallest}")
@@ -437,30 +531,19 @@ class MLP:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the network without its buffers; how they lie depends on the machine."""
-        return {
-            "sizes": self.sizes, "activations": self.activations, "output": self.output, "dtype": self.dtype.name,
-            "weights": [np.array(w) for w in self.weights], "biases": [np.array(b) for b in self.biases],
-            "identity": self._identity,
-        }  # fmt: skip
+        state = {name: value for name, value in vars(self).items() if name not in _BUFFERS}
+        return {**state, "weights": [np.array(w) for w in self.weights], "biases": [np.array(b) for b in self.biases]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.sizes, self.activations, self.output = state["sizes"], state["activations"], state["output"]
-        self.dtype = np.dtype(state["dtype"])
+        others = dict(state)
+        weights, biases = others.pop("weights"), others.pop("biases")
+        vars(self).update(others)
         self._allocate()
-        self._write(state["weights"], state["biases"])
-        self._identity = state["identity"]
+        self._identity = state["_identity"]
+        self._write(weights, biases)
 
     def __repr__(self) -> str:
         return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
-
-
-@contextlib.contextmanager
-def _pool(n_threads: int) -> Iterator[None]:
-    if n_threads == 1:
-        yield
-    else:
-        with parallel.numba_threads(n_threads):
-            yield
 
 
 def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -1,12 +1,15 @@
 """Rows of inputs as the kernels take them: a dense matrix, or the arrays of a CSR matrix. None of them is copied."""
 
 import dataclasses
-from typing import Any, Self
+import functools
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 
 
 class _Alias:
@@ -21,6 +24,16 @@ class _Alias:
 def flat(array: Array) -> Array:
     """Return a C-contiguous array as the flat, writeable array the kernels are compiled for, without a copy."""
     return (array if array.flags.writeable else np.asarray(_Alias(array))).reshape(-1)
+
+
+def is_plain(array: Any) -> TypeGuard[Array]:
+    """Whether this is a NumPy array without a mask that would be lost, or rules of its own."""
+    return isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix))
+
+
+@functools.cache
+def _nothing(dtype: np.dtype[Any]) -> Array:
+    return np.empty(0, dtype)
 
 
 def check_range(name: str, values: Array, bound: int) -> None:
@@ -50,13 +63,13 @@ class Rows:
         """
         if getattr(X, "format", None) == "csr":
             return cls._of_csr(X, n_columns, dtype)
-        if not isinstance(X, np.ndarray) or isinstance(X, (np.ma.MaskedArray, np.matrix)):
+        if not is_plain(X):
             advice = "X.tocsr()" if hasattr(X, "tocsr") else "numpy.asarray"
             raise TypeError(f"X must be a plain NumPy array or a CSR matrix, got {type(X).__name__}; use {advice}")
         _check_kind(X.dtype, X.shape, n_columns, dtype)
         if not X.flags.c_contiguous or not X.flags.aligned:
             raise ValueError("X must be C-contiguous and aligned; use numpy.ascontiguousarray(X)")
-        return cls(len(X), n_columns, flat(X), np.empty(0, dtype), np.empty(0, np.int32), np.empty(0, np.int64))
+        return cls(len(X), n_columns, flat(X), _nothing(dtype), _nothing(_INT32), _nothing(_INT64))
 
     @classmethod
     def _of_csr(cls, X: Any, n_columns: int, dtype: np.dtype[Any]) -> Self:
@@ -76,7 +89,7 @@ class Rows:
         indices = indices[:n_entries]
         check_range("X.indices", indices, min(n_columns, 2**31))  # the kernels take them as int32
         return cls(
-            n, 1 + n_entries / max(1, n), np.empty(0, dtype), flat(data),
+            n, 1 + n_entries / max(1, n), _nothing(dtype), flat(data),
             flat(np.require(indices, np.int32, ["C", "A"])), flat(np.require(indptr, np.int64, ["C", "A"])),
         )  # fmt: skip
 
@@ -104,7 +117,7 @@ def _check_kind(found: np.dtype[Any], shape: tuple[int, ...], n_columns: int, dt
 def _checked_part(X: Any, name: str) -> Array:
     """Return an array of a CSR matrix."""
     array = getattr(X, name, None)
-    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray) or array.ndim != 1:
+    if not is_plain(array) or array.ndim != 1:
         raise TypeError(f"X.{name} must be a NumPy array of one dimension, got {type(array).__name__}")
     if name != "data" and array.dtype.kind not in "iu":
         raise TypeError(f"X.{name} must be integers, got dtype {array.dtype}")

@@ -6,8 +6,8 @@ The rules are scikit-learn's, down to the lines they print; nothing here needs s
 import dataclasses
 import enum
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.model import MLP
 
 Array = npt.NDArray[Any]
+Say = Callable[[str], None]
 
 # Learning rate at and below which the adaptive schedule gives up, and what it divides by until then.
 SMALLEST_RATE, RATE_DIVISOR = 1e-6, 5.0
@@ -27,6 +28,7 @@ class Outcome(enum.Enum):
     CONVERGED = enum.auto()
     EXHAUSTED = enum.auto()
     INTERRUPTED = enum.auto()
+    DIVERGED = enum.auto()
 
 
 # -- learning-rate schedules ------------------------------------------------------------------------------------------
@@ -64,32 +66,82 @@ class AdaptiveRate(ConstantRate):
         return False, f"Setting learning rate to {optimizer.learning_rate:f}"
 
 
-# -- stopping rule ----------------------------------------------------------------------------------------------------
+# -- stopping rules ---------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
-class LossPlateau:
-    """More than `patience` epochs in a row whose training loss is not below the best by `tol`."""
+class Plateau:
+    """More than `patience` epochs in a row that were not better than the best by `tol`."""
 
     tol: float
     patience: float
-    best: float = np.inf
-    count: int = 0
-
-    def update(self, loss: float) -> None:
-        # Both comparisons are false for a NaN loss, which so neither counts nor becomes the best.
-        self.count = self.count + 1 if loss > self.best - self.tol else 0
-        self.best = loss if loss < self.best else self.best
+    best: float
+    count: int
 
     @property
     def is_reached(self) -> bool:
         return self.count > self.patience
 
+    def update(self, loss: float, say: Say) -> None:
+        """Take note of an epoch."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """End the training."""
+
+
+@dataclasses.dataclass
+class LossPlateau(Plateau):
+    """Judge epochs by their training loss."""
+
+    best: float = np.inf
+    count: int = 0
+
+    def update(self, loss: float, say: Say) -> None:
+        # Both comparisons are false for a NaN loss, which so neither counts nor becomes the best.
+        self.count = self.count + 1 if loss > self.best - self.tol else 0
+        self.best = loss if loss < self.best else self.best
+
     def __str__(self) -> str:
         return f"Training loss did not improve more than tol={self.tol:f} for {self.patience} consecutive epochs."
 
 
+@dataclasses.dataclass
+class ScorePlateau(Plateau):
+    """Judge epochs by a score, which may be NaN, and give the network the weights of the best one in the end."""
+
+    net: MLP
+    score: Callable[[], float]
+    scores: list[float]
+
+    def __post_init__(self) -> None:
+        self._best_parameters = self.net.snapshot()
+
+    def update(self, loss: float, say: Say) -> None:
+        score = self.score()
+        self.scores.append(score)
+        say(f"Validation score: {score:f}")
+        self.count = self.count + 1 if score < self.best + self.tol else 0
+        if score > self.best:
+            self.best, self._best_parameters = score, self.net.snapshot()
+
+    def finish(self) -> None:
+        self.net.restore(self._best_parameters)
+
+    def __str__(self) -> str:
+        return f"Validation score did not improve more than tol={self.tol:f} for {self.patience} consecutive epochs."
+
+
 # -- epochs -----------------------------------------------------------------------------------------------------------
+
+
+class Watcher(Protocol):
+    """Is told of each epoch."""
+
+    def on_epoch_begin(self) -> None: ...
+
+    def on_epoch_end(self) -> bool:
+        """Return whether to end the training."""
 
 
 @dataclasses.dataclass
@@ -99,56 +151,79 @@ class Training:
     net: MLP
     optimizer: SGD | Adam
     schedule: ConstantRate
-    plateau: LossPlateau
+    plateau: Plateau
     batch_size: int
     alpha: float
     shuffle: bool
     random_state: np.random.RandomState
-    verbose: bool | int = False
-    loss_curve: list[float] = dataclasses.field(default_factory=list)
+    verbose: bool | int
+    loss_curve: list[float]
+    n_rows_seen: int
+    store: Callable[["Training"], None]
+    watcher: "Watcher | None" = None
     n_epochs: int = 0
-    n_rows_seen: int = 0
 
-    def run(self, X: Array, y: Array, sample_weight: Array | None, max_epochs: int) -> Outcome:
-        """Train until the plateau, `max_epochs` or Ctrl-C; the network is usable after each of them."""
+    def run(self, X: Any, y: Array, sample_weight: Array | None, rows: Array | None, max_epochs: int) -> Outcome:
+        """Train on `rows` of X, or on all of them, until the plateau, `max_epochs`, Ctrl-C or the watcher's word.
+
+        Whatever ends it, an error of the watcher too, the network is usable, and the record goes to `store`.
+        """
         try:
-            for order in itertools.islice(self._orders(len(X)), max_epochs):
+            for order in itertools.islice(self._orders(len(y), rows), max_epochs):
+                if self.watcher:
+                    self.watcher.on_epoch_begin()
                 self._epoch(X, y, sample_weight, order)
-                if self._is_over():
+                is_over = self._is_over()
+                if self._is_stopped_by_watcher() or is_over:
                     return Outcome.CONVERGED
+                if not np.isfinite(self.loss_curve[-1]) and not self.net.is_finite():
+                    return Outcome.DIVERGED
         except KeyboardInterrupt:
             return Outcome.INTERRUPTED
+        finally:
+            self.plateau.finish()
+            self.store(self)
         return Outcome.EXHAUSTED
 
-    def _orders(self, n_rows: int) -> Iterator[Array | None]:
+    def _is_stopped_by_watcher(self) -> bool:
+        if self.watcher is None:
+            return False
+        self.store(self)  # what the watcher looks at
+        return self.watcher.on_epoch_end()
+
+    def _orders(self, n_rows: int, rows: Array | None) -> Iterator[Array | None]:
         if not self.shuffle:
-            yield from itertools.repeat(None)
-        order = np.arange(n_rows)
+            yield from itertools.repeat(rows)
+        order = np.arange(n_rows) if rows is None else rows
         while True:
             # scikit-learn shuffles what the epoch before left, so the permutations compose.
-            order = order[self.random_state.permutation(n_rows)]
+            order = order[self.random_state.permutation(len(order))]
             yield order
 
-    def _epoch(self, X: Array, y: Array, sample_weight: Array | None, order: Array | None) -> None:
+    def _epoch(self, X: Any, y: Array, sample_weight: Array | None, order: Array | None) -> None:
         data, penalty = self.net._train_epoch(X, y, self.optimizer, self.batch_size, order, self.alpha, sample_weight)
-        # scikit-learn reports the squared error as a mean over the outputs, and descends the gradient of the sum.
-        loss = data / (self.net.sizes[-1] if self.net.output == "identity" else 1) + penalty
+        loss = sklearn_loss(self.net, data, penalty)
         self.n_epochs += 1
-        self.n_rows_seen += len(X)
+        self.n_rows_seen += len(y) if order is None else len(order)
         self.loss_curve.append(loss)
-        self._print(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
+        self._say(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
 
     def _is_over(self) -> bool:
-        self.plateau.update(self.loss_curve[-1])
+        self.plateau.update(self.loss_curve[-1], self._say)
         self.schedule.on_epoch_end(self.optimizer, self.n_rows_seen)
         if not self.plateau.is_reached:
             return False
         is_over, action = self.schedule.on_plateau(self.optimizer)
-        self._print(f"{self.plateau} {action}")
+        self._say(f"{self.plateau} {action}")
         if not is_over:
             self.plateau.count = 0
         return is_over
 
-    def _print(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         if self.verbose:
             print(line)
+
+
+def sklearn_loss(net: MLP, data: float, penalty: float) -> float:
+    """Return the loss that scikit-learn reports: of the squared error the mean over the outputs, not the sum."""
+    return data / (net.sizes[-1] if net.output == "identity" else 1) + penalty

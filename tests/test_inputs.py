@@ -73,6 +73,7 @@ BAD_WEIGHT = {
     "text": ["1"] * N,
     "object": np.ones(N, object),
     "subnormal": np.r_[1e-310, np.ones(N - 1)],
+    "huge": np.full(N, 3e307),
 }
 BAD_ALPHA = {
     "negative": -1.0, "NaN": np.nan, "inf": np.inf, "text": "1", "None": None, "list": [0.1], "complex": 1j,

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 from numba import types
 
-from fastnn.kernels.jit import entry_point, jit
+from fastnn.kernels.jit import entry_point, is_cached, jit
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
@@ -15,6 +15,8 @@ from fastnn.kernels.step import row_of, rows_region, weights_region
 from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
 
 FORWARD, GRADIENTS, TRAIN = range(3)
+
+_ready: set[np.dtype[Any]] = set()
 
 
 @jit
@@ -119,7 +121,9 @@ def _kinds(dtype: np.dtype[Any]) -> list[Any]:
 @functools.cache
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
-    return entry_point(run, types.void(types.int64, *_kinds(dtype)), dtype.name)
+    driver = entry_point(run, types.void(types.int64, *_kinds(dtype)), dtype.name)
+    _ready.add(dtype)
+    return driver
 
 
 @functools.cache
@@ -131,9 +135,19 @@ def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     return entry_point(run_team, signature, f"{dtype.name}-team", parallel=True), address
 
 
+def is_compiled(dtype: np.dtype[Any]) -> bool:
+    """Whether this dtype's kernels are there, in this process or on disk, so that nobody waits for the compiler."""
+    if dtype not in _ready and is_cached(dtype.name):
+        _ready.add(dtype)
+    return dtype in _ready
+
+
 def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:
-    """Call `run` in this thread, or in a team of `n_threads`."""
-    if n_threads == 1:
+    """Call `run` in this thread, or in a team of `n_threads`.
+
+    With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
+    """
+    if n_threads == 1 or numba.config.BOUNDSCHECK:
         _driver(dtype)(0, *arguments)
     else:
         region, address = _team(dtype)

@@ -1,16 +1,31 @@
-"""Output functions and their losses. To add one: its pair of functions, a line in each switch, its name in the list.
+"""Output functions and their losses. To add one: its pair of functions, a line in each switch, its entry in the table.
 
 Arrays are by unit: element (unit, row) of z or t at unit * n + row, for n rows in the block, of which padding rows
 have weight 0. `*_output(z)` turns pre-activations into outputs in place. `*_loss(dz, t, weight, loss)` takes
 pre-activations in `dz` and leaves weight * dE/dz there, and weight * E of each row in `loss`. Everything is computed
-from pre-activations, so z of +-1e4 neither overflows nor takes the logarithm of 0.
+from pre-activations, so z of +-1e4 neither overflows nor takes the logarithm of 0. The table has the name of each
+output function and what it does in NumPy, of which arrays are by row.
 """
+
+import numpy as np
 
 from fastnn.kernels.elementary import exp, log, log1p, logistic
 from fastnn.kernels.jit import jit
 from fastnn.kernels.simd import view
 
-OUTPUTS = ("identity", "logistic", "softmax", "exp")
+
+def _softmax_in_numpy(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+IN_NUMPY = {
+    "identity": lambda z: z,
+    "logistic": lambda z: np.exp(-np.logaddexp(z.dtype.type(0), -z)),
+    "softmax": _softmax_in_numpy,
+    "exp": np.exp,
+}
+OUTPUTS = tuple(IN_NUMPY)
 IDENTITY, LOGISTIC, SOFTMAX, EXP = range(len(OUTPUTS))
 
 

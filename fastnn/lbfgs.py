@@ -1,0 +1,68 @@
+"""Training by L-BFGS: SciPy's minimiser over the engine's loss and gradients of all rows at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.layout import empty
+from fastnn.model import MLP
+
+Array = npt.NDArray[Any]
+
+
+class _StoppedError(Exception):
+    """Ends the minimiser; SciPy's own way of doing that differs between its versions."""
+
+
+def minimise(
+    net: MLP,
+    X: Any,
+    y: Array,
+    sample_weight: Array | None,
+    alpha: float,
+    options: dict[str, Any],
+    on_iteration: Callable[[tuple[float, float]], bool],
+) -> Any:
+    """Minimise the loss of a float64 network, leave it at the best parameters, and return SciPy's result.
+
+    The result also has `losses`, the loss and the penalty there. `on_iteration` is called with the same two after each
+    iteration; True ends the training, and there is no result. The minimiser works on the parameters as the engine keeps
+    them; the padding between them has no gradient and stays as it is.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C, with the network at the last iteration's parameters.
+    """
+    from scipy import optimize
+
+    parameters = net.flat_parameters
+    gradient = empty(parameters.size, parameters.dtype)
+    losses = (np.nan, np.nan)
+    iterate = parameters.copy()
+
+    def evaluate(theta: Array) -> tuple[float, Array]:
+        nonlocal losses
+        parameters[:] = theta
+        losses = net.flat_loss_and_gradient(X, y, sample_weight, alpha, gradient)
+        return sum(losses), gradient
+
+    def after_iteration(theta: Array) -> None:
+        iterate[:] = theta
+        if on_iteration(losses):
+            raise _StoppedError
+
+    try:
+        result = optimize.minimize(
+            evaluate, iterate.copy(), method="L-BFGS-B", jac=True, options=options, callback=after_iteration
+        )
+    except (KeyboardInterrupt, _StoppedError) as end:
+        parameters[:] = iterate
+        if isinstance(end, KeyboardInterrupt):
+            raise
+        return None
+    evaluate(result.x)
+    result.losses = losses
+    return result

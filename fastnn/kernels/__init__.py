@@ -10,6 +10,7 @@
       dW = A . dZ       input unit   output unit  batch row    A[row][in]      dZ[row][out]
 
   A is read one element at a time, so that backward-data takes W as it lies, along the other index.
+* `sparse` does the first layer of sparse rows: forward from rows of W, the gradient from entries sorted by tile.
 * `activations`, `losses`, `optimizers` are registries: one file each to add a thing. Codes are branched on outside
   the inner loops, so one compilation per dtype serves every network.
 * `step` is the rows region and the weights region; `epoch` goes through them, the entry point that is compiled.

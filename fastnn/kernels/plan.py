@@ -11,7 +11,7 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     WEIGHTS,  # params: the panels of W, bias row included
     INPUT_ROWS,  # rows: this layer's input by row; the first layer's is X itself
     DELTA_ROWS,  # rows: this layer's delta by row
-    INPUT_UNITS,  # scratch: this layer's input by unit
+    INPUT_UNITS,  # scratch: this layer's input by unit; sparse rows are read where they lie
     OUTPUT_UNITS,  # scratch: this layer's output by unit, which is the next layer's input
     N_LAYER_FIELDS,
 ) = range(9)
@@ -29,7 +29,7 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     WEIGHT,  # scratch: the sample weights of the block
     WORK,  # scratch: working rows of the losses
     TILE,  # scratch: one tile of gradients
-    PACKED,  # scratch: a panel of the first layer's inputs, by row
+    PACKED,  # scratch: a panel of the first layer's inputs, by row, unless they are sparse
     N_PARAMS,  # elements of params
     BUCKETS,  # buckets: distance between the starts that one slice of sparse rows and the next one have
     ENTRIES,  # buckets: the places of the entries of all slices

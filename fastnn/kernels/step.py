@@ -4,7 +4,8 @@
 all layers backward. *Weights*: each thread takes tiles of the weight matrices: gradient over the whole batch in one
 fixed order, penalty, update, transposed copy. No sum is shared out between threads, so the result does not depend on
 their number. In a *narrow* network, whose weights fit in L1, blocks compute their own gradients by dot products
-over rows, which saves every transpose, and the weights region adds the blocks up in their order.
+over rows, which saves every transpose, and the weights region adds the blocks up in their order. *Sparse* rows differ
+in the first layer alone, and are never narrow.
 """
 
 from fastnn.kernels.activations import activation_backward, activation_forward

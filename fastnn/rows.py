@@ -2,11 +2,7 @@
 
 import dataclasses
 import functools
-<<<<<<< HEAD
-from typing import Any, NamedTuple, Self
-=======
-from typing import Any, Self, TypeGuard
->>>>>>> 9b8fbc19d2f926c611a1fd1ad5f6006ba45e2ef5
+from typing import Any, NamedTuple, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +107,6 @@ class Rows:
         return int(counts.sum())
 
 
-<<<<<<< HEAD
 class Examples(NamedTuple):
     """Checked rows and what is to be learnt from them: class indices or targets, the other empty; weights or none."""
 
@@ -119,13 +114,13 @@ class Examples(NamedTuple):
     labels: Array
     targets: Array
     weight: Array
-=======
+
+
 def _check_kind(found: np.dtype[Any], shape: tuple[int, ...], n_columns: int, dtype: np.dtype[Any]) -> None:
     if found != dtype:
         raise TypeError(f"X must have the network's dtype, {dtype}, got {found}; use X.astype({dtype.name!r})")
     if len(shape) != 2 or shape[1] != n_columns:
         raise ValueError(f"X must have shape (n, {n_columns}), got {shape}")
->>>>>>> 9b8fbc19d2f926c611a1fd1ad5f6006ba45e2ef5
 
 
 def _checked_part(X: Any, name: str) -> Array:

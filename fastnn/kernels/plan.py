@@ -19,10 +19,10 @@ All offsets count elements from the start of the buffer they point into. `fastnn
 # Fields of plan.
 (
     OUTPUT,  # code of the output function and its loss
-    NARROW,  # 1: gradients by row block within the rows region; 0: by tile in the weights region
+    NARROW,  # 1: gradients by row block within the rows phase; 0: by tile in the weights phase
     BLOCK_ROWS,  # rows carried through all the layers together
     CAPACITY,  # rows whose activations are held at once; a larger batch is taken in several rounds
-    SCRATCH,  # elements of scratch per thread
+    SCRATCH,  # elements of scratch per slice
     DELTA_A,  # scratch: the delta of every other layer by unit
     DELTA_B,  # scratch: the delta of the layers between
     TARGET,  # scratch: the targets of the block by unit
@@ -36,7 +36,7 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     N_FIELDS,
 ) = range(16)
 
-# Fields of tiles[i]: one rectangle of one weight matrix, the unit of work of the weights region.
+# Fields of tiles[i]: one rectangle of one weight matrix, the unit of work of the weights phase.
 (
     TILE_LAYER,
     TILE_IN,  # first input unit

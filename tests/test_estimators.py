@@ -19,7 +19,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import make_constraint
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastnn
 from fastnn import MLPClassifier, MLPRegressor
@@ -523,13 +522,3 @@ def test_pipeline_and_grid_search():
 def test_imports_without_sklearn(module):
     code = f"import sys, {module}; assert not any(name.split('.')[0] == 'sklearn' for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@parametrize_with_checks([
-    MLPClassifier(max_iter=100), MLPRegressor(max_iter=100), MLPClassifier(solver="sgd"),
-    MLPRegressor(solver="sgd", learning_rate_init=0.01),
-])  # fmt: skip
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-def test_sklearn_checks(estimator, check):
-    check(estimator)

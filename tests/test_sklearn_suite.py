@@ -1,0 +1,23 @@
+"""scikit-learn's own tests of its perceptrons, run against ours in their place."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from sklearn_versions import N_OWN_TESTS
+
+
+def test_sklearns_own_tests(tmp_path):
+    settings = tmp_path / "pytest.ini"
+    settings.write_text("[pytest]\n")
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "swap_sklearn", "-p", "no:cacheprovider", "-c", str(settings),
+        "--pyargs", "sklearn.neural_network.tests.test_mlp",
+    ]  # fmt: skip
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    # Anything that did not pass has a word of its own in the last line.
+    last_line = run.stdout.splitlines()[-1]
+    assert re.fullmatch(rf"{N_OWN_TESTS or r'\d+'} passed in .*", last_line), run.stdout + run.stderr

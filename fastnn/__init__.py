@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fastnn.kernels.optimizers import SGD, Adam
     from fastnn.model import MLP
     from fastnn.parallel import get_num_threads, set_num_threads, threads
+    from fastnn.patching import patch_sklearn, unpatch_sklearn
 
 __version__ = "0.1.0"
 
@@ -21,12 +22,15 @@ _HOMES = {
     "SGD": "fastnn.kernels.optimizers",
     "Adam": "fastnn.kernels.optimizers",
     "get_num_threads": "fastnn.parallel",
+    "patch_sklearn": "fastnn.patching",
     "set_num_threads": "fastnn.parallel",
     "threads": "fastnn.parallel",
+    "unpatch_sklearn": "fastnn.patching",
 }
 
 __all__ = [
     "MLP", "SGD", "Adam", "MLPClassifier", "MLPRegressor", "get_num_threads", "set_num_threads", "threads",
+    "patch_sklearn", "unpatch_sklearn",
 ]  # fmt: skip
 
 

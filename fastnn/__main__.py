@@ -1,12 +1,20 @@
-"""The command line: `python -m fastnn info` and `python -m fastnn bench`."""
+"""The command line: `python -m fastnn info`, `python -m fastnn bench` and `python -m fastnn run SCRIPT`."""
 
 import argparse
+import os
+import runpy
 import sys
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.command == "run":
+        if not os.path.isfile(options.script):
+            parser.exit(2, f"{parser.prog} run: error: {options.script} is not a file; give the script to run\n")
+        _run_patched(options.script, options.arguments)
+        return 0
+
     from fastnn import info  # after parsing: --help need not wait for Numba
 
     if options.command == "bench":
@@ -17,9 +25,23 @@ def main(arguments: list[str] | None = None) -> int:
                 main_job.fashion_mnist_job(options.data, options.epochs)  # fmt: skip
         except datasets.DatasetError as error:
             parser.exit(2, f"{parser.prog} bench: error: {error}\n")
-        print(main_job.run(job, options.repeats), end="\n\n")
+        try:
+            print(main_job.run(job, options.repeats), end="\n\n")
+        except KeyboardInterrupt:
+            parser.exit(130, f"{parser.prog} bench: interrupted\n")
     print(info.report())
     return 0
+
+
+def _run_patched(script: str, arguments: list[str]) -> None:
+    """Run a script as `python SCRIPT ARGUMENTS` would, with fastnn's estimators in scikit-learn's place."""
+    from fastnn import patch_sklearn
+
+    patch_sklearn()
+    sys.argv[:] = [script, *arguments]
+    if not sys.flags.safe_path:  # else Python puts no folder there
+        sys.path[0] = os.path.dirname(os.path.realpath(script))
+    runpy.run_path(script, run_name="__main__")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     bench.add_argument("--epochs", type=_positive, metavar="N", help="passes over the training rows")
     bench.add_argument("--repeats", type=_positive, metavar="N", default=3, help="fits to take the median of (3)")
+    run = commands.add_parser("run", help="run a script with fastnn's estimators under scikit-learn's names")
+    run.add_argument("script", metavar="SCRIPT", help="a Python file that imports from sklearn.neural_network")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script")
     return parser
 
 

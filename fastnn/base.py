@@ -26,6 +26,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 import fastnn
 from fastnn import lbfgs, plain
+from fastnn.interop import SklearnExchange
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.optimizers import SGD, Adam
@@ -51,7 +52,7 @@ else:
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands in where scikit-learn has no callbacks."""
 
-    def with_callbacks(method: Any) -> Any:  # type: ignore[misc]
+    def with_callbacks(method: Any) -> Any:
         return method
 
 
@@ -91,7 +92,7 @@ class FittedArrays:
         vars(model).pop(self.key, None)
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
+class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     """Parameters, training and outputs; what differs is how targets are encoded, scored and decoded."""
 
     coefs_ = FittedArrays("weights")
@@ -183,6 +184,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     # -- what differs between the estimators ----------------------------------------------------------------------
 
     out_activation_: str
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    best_loss_: float | None
+    _optimizer: SGD | Adam
     _y_is_numeric: ClassVar[bool]
 
     @abc.abstractmethod
@@ -274,7 +280,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         """Start anew with an untrained network."""
         self._set_network(net)
         self.n_layers_, self.n_outputs_, self.n_iter_, self.t_ = len(net.sizes), net.sizes[-1], 0, 0
-        vars(self).pop("_optimizer", None)
+        self.__dict__.pop("_optimizer", None)
         if self.solver in STOCHASTIC_SOLVERS:
             self.loss_curve_, self._no_improvement_count = [], 0
             self.best_loss_ = None if self.early_stopping else np.inf
@@ -341,8 +347,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def _optimizer_of(self, net: MLP, incremental: bool) -> SGD | Adam:
         """The optimizer that goes on where it is, or a new one; each `fit` takes a new one."""
-        kept = vars(self).get("_optimizer") if incremental else None
-        state = vars(self).pop("_optimizer_state", None)
+        kept = self.__dict__.get("_optimizer") if incremental else None
+        state = self.__dict__.pop("_optimizer_state", None)
         if kept is not None:
             self._optimizer = kept
         elif incremental and state is not None:
@@ -462,7 +468,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs (n, n_outputs) of the network, in its dtype."""
-        if "_net" not in vars(self):
+        if "_net" not in self.__dict__:
             check_is_fitted(self, "coefs_")
         net = self._network()
         X = self._validated_rows(X, net.dtype)
@@ -474,7 +480,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         """Return X after all of scikit-learn's checks; those that a plain array of our dtype needs are quickly made."""
         if (
             type(X) is np.ndarray and X.dtype == dtype and X.ndim == 2 and X.shape[0] > 0
-            and X.shape[1] == vars(self).get("n_features_in_") and "feature_names_in_" not in vars(self)
+            and X.shape[1] == self.__dict__.get("n_features_in_") and "feature_names_in_" not in self.__dict__
             and X.flags.c_contiguous and X.flags.aligned and np.isfinite(X).all()
         ):  # fmt: skip
             return X
@@ -484,11 +490,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def _set_network(self, net: MLP) -> None:
         self._net = net
         for name in ("_coefs_", "_intercepts_", "_followed"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     def _network(self) -> MLP:
         """Return the network of `coefs_` and `intercepts_`, brought up to date where they have been written to."""
-        fitted = vars(self)
+        fitted = self.__dict__
         net: MLP | None = fitted.get("_net")
         if net is None or "_coefs_" in fitted or "_intercepts_" in fitted or not self._describes(net):
             net = self._follow_arrays(net)
@@ -499,7 +505,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def _follow_arrays(self, net: MLP | None) -> MLP:
         arrays = [*self.coefs_, *self.intercepts_]
-        followed = vars(self).get("_followed")
+        followed = self.__dict__.get("_followed")
         if net is not None and followed is None:
             followed = [*net.weights, *net.biases]
         if net is not None and followed is not None and _same(followed, arrays) and self._describes(net):
@@ -523,7 +529,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         self
         """
         for name in ("_optimizer", "_optimizer_state"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -546,11 +552,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         version = state.pop("_fastnn_version", None)
-        if version != fastnn.__version__:
+        if version != fastnn.__version__ and "_sklearn_version" not in state:
             _warn(f"Loading a {type(self).__name__} that fastnn {version} saved into fastnn {fastnn.__version__}.")
-        arrays = {name: state.pop(name) for name in ("coefs_", "intercepts_") if name in state}
+        managed = {name: state.pop(name) for name in ("coefs_", "intercepts_", "_label_binarizer") if name in state}
         super().__setstate__(state)
-        for name, value in arrays.items():
+        for name, value in managed.items():
             setattr(self, name, value)
 
     def __sklearn_tags__(self) -> Any:

@@ -1,5 +1,6 @@
 """What decides the speed on this machine, in a form to paste into a bug report."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def _short(folder: Path | None) -> str:
     """Name a folder without the parts that tell whose machine this is."""
     if folder is None:
         return "none: no folder is writable, every process compiles"
-    for base, name in ((Path(__file__).parents[1], "."), (Path.home(), "~")):
+    for base, name in ((Path(__file__).parents[1], "."), (Path(os.path.expanduser("~")), "~")):
         if folder.is_relative_to(base):
             return f"{name}/{folder.relative_to(base)}"
     return str(folder)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fastnn.kernels import plan as P
 from fastnn.kernels import products
+from fastnn.kernels.optimizers import N_CONSTANTS
 from fastnn.kernels.simd import LINE, lanes
 from fastnn.kernels.team import state_size
 
@@ -60,6 +61,11 @@ class Layout:
         return list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
 
     @functools.cached_property
+    def n_weights(self) -> int:
+        """Weights of all layers, without biases and padding."""
+        return sum(i * o for i, o in self.pairs)
+
+    @functools.cached_property
     def weight_offsets(self) -> list[int]:
         return _offsets([(i + 1) * round_up(o, self.lanes) for i, o in self.pairs], self._line)
 
@@ -106,13 +112,33 @@ class Layout:
         at = self.weight_offsets[layer] + start * n_rows
         return params[at : at + n_rows * width].reshape(n_rows, width)
 
-    def is_narrow(self, n_rows: int) -> bool:
+    @functools.lru_cache(maxsize=256)  # noqa: B019 (layouts are few and small)
+    def rounds(self, n_rows: int, sparse: bool) -> "Rounds":
+        """How batches of up to `n_rows` rows are gone through."""
+        line, narrow = self._line, self.is_narrow(n_rows, sparse)
+        if narrow:
+            n_blocks = -(-min(n_rows, NARROW_ROWS) // NARROW_BLOCK)
+            if n_blocks > 4:  # a number that threads can share evenly
+                n_blocks = round_up(n_blocks, 4)
+            block = min(NARROW_BLOCK, round_up(-(-min(n_rows, NARROW_ROWS) // n_blocks), line))
+            most = NARROW_ROWS // block * block
+        else:
+            fitting = WIDE_BLOCK_BYTES // ((max(self.held(sparse)) + 1) * self.dtype.itemsize)
+            block, most = max(3 * line, min(NARROW_BLOCK, fitting // line * line)), MAX_CAPACITY
+        capacity = min(round_up(n_rows, block if narrow else line), most)
+        return Rounds(narrow, sparse, min(block, round_up(capacity, line)), capacity, n_rows > capacity)
+
+    def held(self, sparse: bool) -> tuple[int, ...]:
+        """Units of the layers whose values a block holds; sparse inputs are read where they lie."""
+        return self.sizes[1:] if sparse else self.sizes
+
+    def is_narrow(self, n_rows: int, sparse: bool) -> bool:
         """Whether gradients come cheaper by dot products over the rows of a block than by tiles.
 
         Counted in vector operations per row: a dot costs its products and a reduction, a tile its products over
         whole vectors of outputs and the transposes of its operands.
         """
-        if sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
+        if sparse or sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
             return False
         vectors = max(1, round(min(n_rows, NARROW_BLOCK) / self.lanes))
         sums = sum(round_up(i, 4) * round_up(o, 4) + round_up(o, self.lanes) for i, o in self.pairs)
@@ -126,30 +152,31 @@ def _offsets(lengths: list[int], line: int) -> list[int]:
     return [0, *(int(x) for x in np.cumsum([round_up(n, line) for n in lengths]))]
 
 
-class Workspace:
-    """The buffers and plans of one network for batches of up to `n_rows` rows on `n_threads` threads."""
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+    """What the buffers for batches depend on beside the network; batches alike in this can share them."""
 
-    def __init__(self, layout: Layout, activations: list[int], output: int, n_rows: int, n_threads: int) -> None:
-        line = layout._line
-        narrow = layout.is_narrow(n_rows)
-        widest = max(layout.sizes) + 1
-        if narrow:
-            n_blocks = -(-min(n_rows, NARROW_ROWS) // NARROW_BLOCK)
-            if n_blocks > 4:  # a number that threads can share evenly
-                n_blocks = round_up(n_blocks, 4)
-            block = min(NARROW_BLOCK, round_up(-(-min(n_rows, NARROW_ROWS) // n_blocks), line))
-            most = NARROW_ROWS // block * block
-        else:
-            fitting = WIDE_BLOCK_BYTES // (widest * layout.dtype.itemsize)
-            block, most = max(3 * line, min(NARROW_BLOCK, fitting // line * line)), MAX_CAPACITY
-        capacity = min(round_up(n_rows, block if narrow else line), most)
-        block = min(block, round_up(capacity, line))
+    narrow: bool
+    sparse: bool
+    block: int  # rows carried through all the layers together
+    capacity: int  # rows held at once
+    several: bool  # whether a batch can be larger than that, so that gradients wait between its rounds
+
+
+class Workspace:
+    """The buffers and plans of one network for one kind of batches on `n_threads` threads."""
+
+    def __init__(self, layout: Layout, activations: list[int], output: int, rounds: Rounds, n_threads: int) -> None:
+        line, held = layout._line, layout.held(rounds.sparse)
+        narrow, sparse, block, capacity = rounds.narrow, rounds.sparse, rounds.block, rounds.capacity
         ld = block + line
         self.layout = layout
-        by_unit = [round_up(n + 1, layout.lanes) * ld for n in layout.sizes]
+        by_unit = [round_up(n + 1, layout.lanes) * ld for n in held]
+        if sparse:
+            by_unit.insert(0, 0)
         deltas = max(by_unit)
         scratch_sizes = [*by_unit, deltas, deltas, layout.sizes[-1] * ld, ld, 4 * ld, (3 * layout.lanes) ** 2,
-                         0 if narrow else 3 * layout.lanes * capacity, SLACK]
+                         0 if narrow or sparse else 3 * layout.lanes * capacity, SLACK]
         at = _offsets(scratch_sizes, line)
         n = len(layout.sizes)
         inputs = [] if narrow else [round_up(i + 1, layout.lanes) * capacity for i in layout.sizes[1:-1]]
@@ -181,9 +208,21 @@ class Workspace:
         self.scratch = empty(at[-1] * n_threads, layout.dtype)
         self.partial = empty(layout.n_params * (capacity // block) if narrow else 0, layout.dtype)
         self.capacity = capacity
-        # Where gradients wait between the rounds of a batch larger than the capacity.
-        self.gradients = empty(layout.n_params + SLACK if n_rows > capacity else 0, layout.dtype)
+        self.gradients = empty(layout.n_params + SLACK if rounds.several else 0, layout.dtype)
+        self.constants, self.result = empty(N_CONSTANTS, layout.dtype), empty(2, np.float64)
         self.row_loss = empty(capacity, layout.dtype)
         self.squares = empty(len(layout.tiles), layout.dtype)
         self.identity = np.arange(capacity)
         self.team = empty(state_size(n_threads), np.int64)
+        self.buckets, self.values = empty(0, np.int64), empty(0, layout.dtype)
+
+    def reserve(self, n_entries: int) -> None:
+        """Make room to sort so many entries of the sparse rows held, and the bias of each row."""
+        if n_entries + self.capacity <= self.values.size:
+            return
+        size = 1 << (n_entries + self.capacity).bit_length()  # room for a little more, the next time
+        n_starts = len(panels(self.layout.sizes[0] + 1, self.layout.lanes)) + 2
+        self.plan[P.BUCKETS] = round_up(n_starts, LINE // 8)
+        self.plan[P.ENTRIES] = self.plan[P.BUCKETS] * len(self.layers)
+        self.buckets = empty(int(self.plan[P.ENTRIES]) + size, np.int64)
+        self.values = empty(size, self.layout.dtype)

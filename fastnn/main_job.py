@@ -102,7 +102,10 @@ def _fit(library: str, job: Job, rows: slice, epochs: int) -> Result:
         warnings.simplefilter("ignore", ConvergenceWarning)  # it stops after a number of epochs on purpose
         start = time.perf_counter()
         model.fit(X, y)
-        return Result(model, [time.perf_counter() - start])
+        seconds = time.perf_counter() - start
+    if model.n_iter_ < epochs:  # both libraries turn Ctrl-C into a warning
+        raise KeyboardInterrupt
+    return Result(model, [seconds])
 
 
 def _headline(job: Job, repeats: int) -> str:

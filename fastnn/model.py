@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
@@ -13,14 +13,17 @@ from fastnn import parallel
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
-from fastnn.kernels.optimizers import N_CONSTANTS, NONE, Optimizer, finite_number
+from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
 from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
+from fastnn.rows import Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
 
 # Operations per step and thread below which another thread costs more than it saves, measured on two cores.
 FLOPS_PER_THREAD = 2_000_000
+# What the update of one parameter stands for beside them: it waits for memory.
+FLOPS_PER_UPDATE = 32
 # Each thread has a scratch of its own; results are the same for any number.
 MOST_THREADS_PER_CORE = 4
 # Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
@@ -28,6 +31,9 @@ FLOPS_PER_CALL = 2e10
 
 
 _spare_lock = threading.Lock()
+_BUFFERS = ("_layout", "_params", "_spare", "_nothing", "_no_rows")
+_NO_SETTINGS = np.zeros(0)
+_SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class Parameters(list[Array]):
@@ -94,12 +100,12 @@ class MLP:
         dtype: npt.DTypeLike = "float32",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.sizes = _checked_sizes(sizes)
-        self.activations = _checked_activations(activation, len(self.sizes) - 2)
+        self._sizes = _checked_sizes(sizes)
+        self._activations = _checked_activations(activation, len(self.sizes) - 2)
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
-        self.output = output
-        self.dtype = _checked_dtype(dtype)
+        self._output = output
+        self._dtype = _checked_dtype(dtype)
         rng = _checked_random_state(random_state)
         self._allocate()
         last = activation if isinstance(activation, str) else (self.activations or ("identity",))[-1]
@@ -109,7 +115,7 @@ class MLP:
         self._layout = Layout(self.sizes, self.dtype)
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
-        self._spare: dict[tuple[int, int], Workspace] = {}
+        self._spare: dict[Any, Workspace] = {}
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
 
     def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
@@ -121,6 +127,26 @@ class MLP:
             weights.append(rng.uniform(-bound, bound, (n_in, n_out)))
             biases.append(rng.uniform(-bound, bound, n_out))
         self._write(weights, biases)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units of every layer, inputs and outputs included."""
+        return self._sizes
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Activation of each hidden layer."""
+        return self._activations
+
+    @property
+    def output(self) -> str:
+        """Output function, which decides the loss."""
+        return self._output
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the parameters, of X and of the outputs."""
+        return self._dtype
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -194,47 +220,54 @@ class MLP:
 
     def set_moments(self, optimizer: Optimizer, moments: list[list[Array]]) -> None:
         """Give a new optimizer the moments that `moments_by_layer` returned, here or on another machine."""
-        self._adopt(optimizer)
-        for moment, arrays in zip(np.split(optimizer.moments, optimizer.n_moments), moments, strict=True):
+        whole = self._adopt(optimizer)
+        for moment, arrays in zip(np.split(whole, optimizer.n_moments), moments, strict=True):
             for layer, array in enumerate(arrays):
                 self._layout.pack(moment, layer, array[:-1], array[-1])
 
     # -- use ------------------------------------------------------------------------------------------------------
 
-    def forward(self, X: Array, out: Array | None = None) -> Array:
+    def forward(self, X: Any, out: Array | None = None) -> Array:
         """Return the outputs for rows of X.
 
         Parameters
         ----------
-        X : array of the network's dtype, C-contiguous, shape (n, n_in), or (n_in,) for one row
+        X : array or CSR matrix of the network's dtype, shape (n, n_in), or array (n_in,) for one row
+            An array is C-contiguous. A matrix is anything with SciPy's `format`, `shape`, `data`, `indices` and
+            `indptr`; its entries may be in any order, and those of one place add up.
         out : array (n, n_out) of the same kind, optional
             Where to leave the outputs.
 
         Returns
         -------
         array (n, n_out), or (n_out,) for one row
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or out is not as described; no kernel has run then.
         """
-        rows = X.reshape(1, -1) if isinstance(X, np.ndarray) and X.ndim == 1 else X
-        self._check_matrix("X", rows, self.sizes[0])
-        n = len(rows)
+        one = isinstance(X, np.ndarray) and X.ndim == 1
+        rows = Rows.of(X.reshape(1, -1) if one else X, self.sizes[0], self.dtype)
         if out is None:
-            out = np.empty((n, self.sizes[-1]), self.dtype)
+            out = np.empty((rows.n, self.sizes[-1]), self.dtype)
         else:
-            self._check_out(out, n, X.ndim)
-            if np.may_share_memory(X, out):
+            self._check_out(out, rows.n, 1 if one else 2)
+            if any(np.may_share_memory(part, out) for part in (rows.dense, rows.data, rows.indices, rows.indptr)):
                 raise ValueError("out must not share memory with X")
-        if n:
-            self._run(epoch.FORWARD, rows, n, n, flat_out=out.reshape(-1))
-        return out.reshape(-1) if X.ndim == 1 else out
+        if rows.n:
+            self._launch(epoch.FORWARD, rows, rows.n, rows.n, out=out.reshape(-1))
+        return out.reshape(-1) if one else out
 
     def loss_and_gradients(
-        self, X: Array, y: Array, sample_weight: Array | None = None, alpha: float = 0.0
+        self, X: Any, y: Array, sample_weight: Array | None = None, alpha: float = 0.0
     ) -> tuple[float, list[Array], list[Array]]:
         """Return the mean loss with its L2 penalty, and its gradients in all weights and all biases.
 
         Parameters
         ----------
-        X : array of the network's dtype, C-contiguous, shape (n, n_in), n at least 1
+        X : array or CSR matrix (n, n_in), n at least 1
+            As for `forward`.
         y : class indices (n,), or targets (n, n_out); (n,) will do for targets where there is one output
         sample_weight : array (n,), optional
         alpha : float >= 0, default 0
@@ -252,13 +285,14 @@ class MLP:
 
         The arguments are those of `loss_and_gradients`.
         """
-        self._check_rows(X)
-        n = X.shape[0]
-        return self._run(epoch.GRADIENTS, X, n, n, y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradient)
+        rows = self._rows(X)
+        return self._run(
+            epoch.GRADIENTS, rows, rows.n, rows.n, y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradient
+        )
 
     def train_epoch(
         self,
-        X: Array,
+        X: Any,
         y: Array,
         optimizer: Optimizer,
         batch_size: int = 128,
@@ -281,13 +315,14 @@ class MLP:
 
         Notes
         -----
-        Ctrl-C takes effect between compiled calls, some tenths of a second apart, and leaves a usable network.
+        Ctrl-C takes effect between compiled calls, some tenths of a second apart but never within a batch, and leaves a
+        usable network.
         """
         return sum(self._train_epoch(X, y, optimizer, batch_size, order, alpha, sample_weight))
 
     def _train_epoch(
         self,
-        X: Array,
+        X: Any,
         y: Array,
         optimizer: Optimizer,
         batch_size: int,
@@ -296,19 +331,20 @@ class MLP:
         sample_weight: Array | None,
     ) -> tuple[float, float]:
         """As `train_epoch`, with the loss and the penalty apart."""
-        self._check_rows(X)
+        rows = self._rows(X)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a fastnn optimizer such as fastnn.Adam(), got {optimizer!r}")
         if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size.__index__() < 1:
             raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
-        indices = self._no_rows if order is None else _checked_order(order, len(X))
-        n_rows = len(X) if order is None else len(indices)
+        indices = None if order is None else _checked_order(order, rows.n)
+        n_rows = rows.n if indices is None else len(indices)
         return self._run(
-            epoch.TRAIN, X, n_rows, min(batch_size.__index__(), n_rows), y=y, sample_weight=sample_weight, alpha=alpha,
-            order=indices, optimizer=optimizer,
+            epoch.TRAIN, rows, n_rows, min(batch_size.__index__(), n_rows), y=y, sample_weight=sample_weight,
+            alpha=alpha, order=indices, optimizer=optimizer,
         )  # fmt: skip
 
-    def _adopt(self, optimizer: Optimizer) -> None:
+    def _adopt(self, optimizer: Optimizer) -> Array:
+        """Return the optimizer's moments, which are of this network from now on."""
         owner = f"{self._identity}/{SIMD_BITS}"  # how moments lie depends on the width of vectors
         if optimizer.owner is None:
             optimizer.owner = owner
@@ -318,105 +354,134 @@ class MLP:
                 "optimizer holds the moments of another network, or of a machine with other vectors; "
                 "make a new one for this network"
             )
+        moments, size = optimizer.moments, optimizer.n_moments * self._layout.n_params
+        if not isinstance(moments, np.ndarray) or moments.shape != (size,) or moments.dtype != self.dtype:
+            raise ValueError(f"optimizer.moments must be an array of {size} {self.dtype} numbers; make a new optimizer")
+        return moments
 
     def _run(
         self,
         mode: int,
-        X: Array,
+        X: Rows,
         n_rows: int,
         batch_size: int,
         *,
-        y: Any = None,
-        sample_weight: Any = None,
+        y: Any,
+        sample_weight: Any,
+        alpha: float,
+        order: Array | None = None,
+        optimizer: Optimizer | None = None,
+        gradients: Array | None = None,
+    ) -> tuple[float, float]:
+        """Check what goes with the rows and run the engine over them; return the means of data loss and penalty."""
+        labels, targets = self._checked_targets(y, X.n)
+        weight = None if sample_weight is None else self._checked_weight(sample_weight, X.n)
+        if finite_number("alpha", alpha) < 0:
+            raise ValueError(f"alpha must be at least 0, got {alpha!r}")
+        if optimizer:
+            optimizer.hyper(self.dtype)
+            self._adopt(optimizer)
+        data, penalty = self._launch(
+            mode, X, n_rows, batch_size, labels, targets, weight, float(alpha), order, optimizer, gradients
+        )
+        return data / n_rows, penalty / n_rows
+
+    def _launch(
+        self,
+        mode: int,
+        X: Rows,
+        n_rows: int,
+        batch_size: int,
+        labels: Array | None = None,
+        targets: Array | None = None,
+        weight: Array | None = None,
         alpha: float = 0.0,
         order: Array | None = None,
         optimizer: Optimizer | None = None,
         gradients: Array | None = None,
-        flat_out: Array | None = None,
+        out: Array | None = None,
     ) -> tuple[float, float]:
-        """Run the engine over the rows; return the mean data loss and the mean penalty."""
-        nothing = self._nothing
-        labels, targets = (self._no_rows, nothing) if mode == epoch.FORWARD else self._checked_targets(y, len(X))
-        weight = nothing if sample_weight is None else self._checked_weight(sample_weight, len(X))
-        if finite_number("alpha", alpha) < 0:
-            raise ValueError(f"alpha must be at least 0, got {alpha!r}")
-        hyper = np.zeros(0)
-        if optimizer:
-            hyper = optimizer.hyper(self.dtype)
-            self._adopt(optimizer)
-        layout = self._layout
-        flops_per_row = (2 if mode == epoch.FORWARD else 6) * sum(i * o for i, o in layout.pairs)
-        n_threads = self._threads_for(flops_per_row * batch_size)
-        call_rows = max(1, int(FLOPS_PER_CALL / (flops_per_row * batch_size))) * batch_size
-        result, constants = np.zeros(2), np.zeros(N_CONSTANTS, self.dtype)
-        with self._workspace(batch_size, n_threads) as work, _pool(n_threads):
-            n_launched = min(n_threads, parallel.numba_limit())
-            if gradients is None:
-                rounds = mode == epoch.TRAIN and batch_size > work.capacity
-                gradients = work.gradients if rounds else nothing
+        """Call the engine, often enough that Ctrl-C need not wait long; return the sums of data loss and penalty."""
+        flops = self._flops_of_step(mode, X, batch_size)
+        n_threads = self._threads_for(flops)
+        step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
+        call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
+        n_launched = min(n_threads, parallel.numba_limit())
+        key, work = self._borrowed(batch_size, n_threads, X.sparse)
+        try:
+            if X.sparse and mode != epoch.FORWARD:
+                work.reserve(X.most_entries(work.capacity, order))
+            if gradients is None and mode == epoch.TRAIN and batch_size > work.capacity:
+                gradients = work.gradients
+            work.result[:] = 0.0
             for start in range(0, n_rows, call_rows):
                 stop = min(n_rows, start + call_rows)
                 work.team[:] = 0
-                epoch.launch(self.dtype, n_launched, (
+                arguments = (
                     n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
-                    optimizer.steps if optimizer else 0, float(alpha), hyper,
-                    work.plan, work.layers, layout.tiles, work.shares, _flat(X), labels, targets, weight,
-                    self._no_rows if order is None else order, self._params,
-                    nothing if optimizer is None else optimizer.moments, gradients, work.rows, work.scratch,
-                    work.partial, work.row_loss, work.squares, constants, result,
-                    nothing if flat_out is None else flat_out, work.identity, work.team,
-                ))  # fmt: skip
-                if optimizer:
+                    optimizer.steps if optimizer else 0, alpha, hyper,
+                    work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
+                    self._no_rows if labels is None else labels, self._nothing if targets is None else targets,
+                    self._nothing if weight is None else weight, self._no_rows if order is None else order,
+                    self._params, optimizer.moments if optimizer else self._nothing,
+                    self._nothing if gradients is None else gradients, work.rows, work.scratch, work.partial,
+                    work.buckets, work.values, work.row_loss, work.squares, work.constants, work.result,
+                    self._nothing if out is None else out, work.identity, work.team,
+                )  # fmt: skip
+                if optimizer:  # before: Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     optimizer.steps += -(-(stop - start) // batch_size)
-        return float(result[0]) / n_rows, float(result[1]) / n_rows
+                with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
+                    epoch.launch(self.dtype, n_launched, arguments)
+            return float(work.result[0]), float(work.result[1])
+        finally:
+            self._give_back(key, work)
+
+    def _flops_of_step(self, mode: int, X: Rows, batch_size: int) -> float:
+        """Operations of the products of a step; where the first layer's are few, of its update too."""
+        n_in, n_out = self._layout.pairs[0]
+        products = self._layout.n_weights + (X.width - n_in) * n_out
+        if mode == epoch.FORWARD:
+            return 2 * products * batch_size
+        return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
     def _threads_for(self, flops: float) -> int:
         """Threads that pay off for one step, and 1 where a parallel region is not safe."""
-        allowed = min(parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
-        most = max(1, int(flops / FLOPS_PER_THREAD))
-        return min(allowed, most) if min(allowed, most) > 1 and parallel.may_run_parallel() else 1
+        most = int(flops / FLOPS_PER_THREAD)
+        if most <= 1:
+            return 1
+        most = min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
+        return most if most > 1 and parallel.may_run_parallel() else 1
 
-    @contextlib.contextmanager
-    def _workspace(self, batch_size: int, n_threads: int) -> Iterator[Workspace]:
-        """Lend a workspace: a spare one, or a new one while another Python thread has it."""
-        key = (min(batch_size, MAX_CAPACITY + 1) if not self._layout.is_narrow(batch_size) else batch_size, n_threads)
+    def _borrowed(self, batch_size: int, n_threads: int, sparse: bool) -> tuple[Any, Workspace]:
+        """Take a workspace: a spare one, or a new one while another Python thread has it."""
+        key = (self._layout.rounds(batch_size, sparse), n_threads)
         with _spare_lock:
             work = self._spare.pop(key, None)
         if work is None:
             codes = [ACTIVATIONS.index(name) for name in self.activations]
-            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), batch_size, n_threads)
-        try:
-            yield work
-        finally:
-            with _spare_lock:
-                if len(self._spare) > 3:
-                    self._spare.pop(next(iter(self._spare)))
-                self._spare[key] = work
+            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), key[0], n_threads)
+        return key, work
+
+    def _give_back(self, key: Any, work: Workspace) -> None:
+        with _spare_lock:
+            if len(self._spare) > 3:
+                self._spare.pop(next(iter(self._spare)))
+            self._spare[key] = work
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
-    def _check_rows(self, X: Array) -> None:
-        self._check_matrix("X", X, self.sizes[0])
-        if not len(X):
+    def _rows(self, X: Any) -> Rows:
+        """Return the checked rows of X, at least one."""
+        rows = Rows.of(X, self.sizes[0], self.dtype)
+        if not rows.n:
             raise ValueError("X must have at least one row, got 0")
-
-    def _check_matrix(self, name: str, array: Array, n_columns: int) -> None:
-        if not isinstance(array, np.ndarray) or isinstance(array, (np.ma.MaskedArray, np.matrix)):
-            raise TypeError(f"{name} must be a plain NumPy array, got {type(array).__name__}; use numpy.asarray")
-        if array.dtype != self.dtype:
-            raise TypeError(
-                f"{name} must have the network's dtype, {self.dtype}, got {array.dtype}; "
-                f"use {name}.astype({self.dtype.name!r})"
-            )
-        if array.ndim != 2 or array.shape[1] != n_columns:
-            raise ValueError(f"{name} must have shape (n, {n_columns}), got {array.shape}")
-        if not array.flags.c_contiguous or not array.flags.aligned:
-            raise ValueError(f"{name} must be C-contiguous and aligned; use numpy.ascontiguousarray({name})")
+        return rows
 
     def _check_out(self, out: Array, n: int, ndim: int) -> None:
         expected = (self.sizes[-1],) if ndim == 1 else (n, self.sizes[-1])
-        if not isinstance(out, np.ndarray) or out.dtype != self.dtype:
-            raise TypeError(f"out must be a NumPy array of dtype {self.dtype}")
+        if not is_plain(out) or out.dtype != self.dtype:
+            raise TypeError(f"out must be a plain NumPy array of dtype {self.dtype}")
         if out.shape != expected:
             raise ValueError(f"out must have shape {expected}, got {out.shape}")
         if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
@@ -431,19 +496,19 @@ class MLP:
         if y.ndim == 1 and y.dtype.kind in "biu" and n_out > 1:
             if y.shape != (n,):
                 raise ValueError(f"y must have {n} entries, one per row of X, got {y.shape[0]}")
-            _check_range("y", y, n_out)
-            return _flat(np.require(y, np.int64, ["C", "A"])), self._nothing
+            check_range("y", y, n_out)
+            return flat(np.require(y, np.int64, ["C", "A"])), self._nothing
         if y.shape != (n, n_out) and not (n_out == 1 and y.shape == (n,)):
             raise ValueError(f"y must have shape ({n},) for class indices or ({n}, {n_out}) for targets, got {y.shape}")
         if y.dtype.kind in "iu" and y.ndim == 1 and self.output in ("logistic", "softmax"):
-            _check_range("y", y, 2 if self.output == "logistic" else 1)
+            check_range("y", y, 2 if self.output == "logistic" else 1)
         if self.output != "identity" and y.size and y.min() < 0:
             raise ValueError(f"y must be at least 0 for output {self.output!r}, got {y.min()}")
         if self.output in ("logistic", "softmax") and y.size and y.max() > 1:
             raise ValueError(f"y must be at most 1 for output {self.output!r}, got {y.max()}")
         if self.output == "softmax" and y.ndim == 1 and y.dtype.kind in "biu":
             y = np.ones(n)
-        return self._no_rows, _flat(np.require(y, self.dtype, ["C", "A"]))
+        return self._no_rows, flat(np.require(y, self.dtype, ["C", "A"]))
 
     def _checked_weight(self, sample_weight: Any, n: int) -> Array:
         weight = _as_array("sample_weight", sample_weight)
@@ -455,53 +520,30 @@ class MLP:
             weight = np.require(weight, self.dtype, ["C", "A"])
         if not np.isfinite(weight).all():
             raise ValueError(f"sample_weight must be finite in {self.dtype}, got NaN or infinity")
-        if not np.isfinite(weight.sum(dtype=np.float64)):
-            raise ValueError("sample_weight must have a finite sum, got infinity")
+        with np.errstate(over="ignore"):
+            total = np.abs(weight).sum(dtype=np.float64)
+        if total > 1 / np.finfo(self.dtype).tiny:  # losses are divided by it
+            raise ValueError(f"sample_weight must be smaller, its sum is {total}; divide it by its mean")
         smallest = np.abs(weight).min(where=weight != 0, initial=1)
         if smallest < np.finfo(self.dtype).tiny:
             raise ValueError(f"sample_weight must be 0 or at least {np.finfo(self.dtype).tiny}, got {smallest}")
-        return _flat(weight)
+        return flat(weight)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the network without its buffers; how they lie depends on the machine."""
-        return {
-            "sizes": self.sizes, "activations": self.activations, "output": self.output, "dtype": self.dtype.name,
-            "weights": [np.array(w) for w in self.weights], "biases": [np.array(b) for b in self.biases],
-            "identity": self._identity,
-        }  # fmt: skip
+        state = {name: value for name, value in vars(self).items() if name not in _BUFFERS}
+        return {**state, "weights": [np.array(w) for w in self.weights], "biases": [np.array(b) for b in self.biases]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.sizes, self.activations, self.output = state["sizes"], state["activations"], state["output"]
-        self.dtype = np.dtype(state["dtype"])
+        others = dict(state)
+        weights, biases = others.pop("weights"), others.pop("biases")
+        vars(self).update(others)
         self._allocate()
-        self._write(state["weights"], state["biases"])
-        self._identity = state["identity"]
+        self._identity = state["_identity"]
+        self._write(weights, biases)
 
     def __repr__(self) -> str:
         return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
-
-
-@contextlib.contextmanager
-def _pool(n_threads: int) -> Iterator[None]:
-    if n_threads == 1:
-        yield
-    else:
-        with parallel.numba_threads(n_threads):
-            yield
-
-
-class _Alias:
-    """The memory of a read-only array, for kernels that only read it but are compiled for writeable ones."""
-
-    def __init__(self, array: Array) -> None:
-        interface = array.__array_interface__
-        self.array = array
-        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
-
-
-def _flat(array: Array) -> Array:
-    """Return a C-contiguous array as the flat, writeable array the kernels are compiled for, without a copy."""
-    return (array if array.flags.writeable else np.asarray(_Alias(array))).reshape(-1)
 
 
 def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -561,10 +603,5 @@ def _checked_order(order: Any, n: int) -> Array:
         raise ValueError(f"order must list at least one row index, got shape {indices.shape}")
     if indices.dtype.kind not in "iu":
         raise TypeError(f"order must be integers, got dtype {indices.dtype}")
-    _check_range("order", indices, n)
-    return _flat(np.require(indices, np.int64, ["C", "A"]))
-
-
-def _check_range(name: str, values: Array, bound: int) -> None:
-    if values.size and (values.min() < 0 or values.max() >= bound):
-        raise ValueError(f"{name} must lie in [0, {bound}), got values from {values.min()} to {values.max()}")
+    check_range("order", indices, n)
+    return flat(np.require(indices, np.int64, ["C", "A"]))

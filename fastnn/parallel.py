@@ -58,10 +58,17 @@ def default_threads() -> tuple[int, str]:
 
     FASTNN_NUM_THREADS decides alone. Otherwise the smallest of: the CPUs this process may use, the container's quota,
     NUMBA_NUM_THREADS, OMP_NUM_THREADS and SLURM_CPUS_PER_TASK.
+
+    Raises
+    ------
+    ValueError
+        If FASTNN_NUM_THREADS is not a positive integer.
     """
-    own = _from_environment("FASTNN_NUM_THREADS")
+    own = os.environ.get("FASTNN_NUM_THREADS")
     if own is not None:
-        return own, "FASTNN_NUM_THREADS"
+        if not own.isdecimal() or int(own) < 1:
+            raise ValueError(f"FASTNN_NUM_THREADS must be a positive integer, got {own!r}")
+        return int(own), "FASTNN_NUM_THREADS"
     limits = [(_affinity(), "CPUs this process may use")]
     quota = _cgroup_quota()
     if quota is not None:

@@ -1,4 +1,4 @@
-"""The rows that early stopping holds out: those that scikit-learn draws, at a tenth of its cost for two classes."""
+"""The rows that early stopping holds out: those that scikit-learn draws, without what two classes cost there."""
 
 from typing import Any
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import reference
+import scipy.sparse
 
 import fastnn
 
@@ -27,17 +28,25 @@ def problem(sizes, n, activation="tanh", output="softmax", dtype="float64", seed
     return net, rng.normal(size=(n, sizes[0])).astype(dtype), targets_for(output, rng, n, sizes[-1], dtype)
 
 
+def csr(n, n_columns, dtype="float64", density=0.2, seed=0):
+    """Sparse rows, every other one empty or so, with entries in any order, some in one place."""
+    rng = np.random.default_rng(seed)
+    counts = rng.binomial(n_columns, density, n) * rng.integers(0, 2, n)
+    indices, indptr = rng.integers(0, n_columns, counts.sum()), np.concatenate([[0], np.cumsum(counts)])
+    return scipy.sparse.csr_matrix((rng.normal(size=indices.size).astype(dtype), indices, indptr), (n, n_columns))
+
+
 def parameters64(net):
     return [w.astype(np.float64) for w in net.weights], [b.astype(np.float64) for b in net.biases]
 
 
 def expected_forward(net, X):
-    return reference.forward(*parameters64(net), net.activations, net.output, X.astype(np.float64))
+    return reference.forward(*parameters64(net), net.activations, net.output, reference.dense(X.astype(np.float64)))
 
 
 def expected_gradients(net, X, T, sample_weight=None, alpha=0.0):
     s = None if sample_weight is None else sample_weight.astype(np.float64)
-    X, T = X.astype(np.float64), T.astype(np.float64)
+    X, T = reference.dense(X.astype(np.float64)), T.astype(np.float64)
     return reference.loss_and_gradients(*parameters64(net), net.activations, net.output, X, T, s, alpha)
 
 
@@ -56,7 +65,7 @@ def check_against_reference(net, X, T, y=None, sample_weight=None, alpha=0.0):
     outputs = net.forward(X)
     assert outputs.dtype == net.dtype
     assert_close([outputs], [expected_forward(net, X)], tolerance)
-    if not len(X):
+    if not X.shape[0]:
         return
     loss, dw, db = net.loss_and_gradients(X, T if y is None else y, sample_weight, alpha)
     expected, expected_dw, expected_db = expected_gradients(net, X, T, sample_weight, alpha)

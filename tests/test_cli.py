@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import datasets, info, parallel
+from fastnn import datasets, info, main_job, parallel
 from fastnn.datasets import DatasetError
 
 SIZE, TRAIN_ROWS, TEST_ROWS = 4, 60, 20
@@ -50,6 +50,22 @@ def test_info_names_what_decides_the_speed():
     assert lines["threading layer"] in ("tbb", "omp", "workqueue")
     assert lines["CPU"]
     assert os.path.expanduser("~") not in done.stdout
+
+
+def test_a_bad_number_of_threads_is_an_error(monkeypatch):
+    for value in ("0", "-1", "many", "1e3", ""):
+        monkeypatch.setenv("FASTNN_NUM_THREADS", value)
+        with pytest.raises(ValueError, match="FASTNN_NUM_THREADS must be a positive integer"):
+            parallel.default_threads.__wrapped__()
+
+
+def test_bench_ends_at_ctrl_c(monkeypatch):
+    """Both libraries turn it into a warning and a model that has trained less, which would falsify the table."""
+    job = main_job.digits_job(epochs=5)
+    fit = fastnn.MLPClassifier.fit
+    monkeypatch.setattr(fastnn.MLPClassifier, "fit", lambda model, X, y: fit(model.set_params(max_iter=3), X, y))
+    with pytest.raises(KeyboardInterrupt):
+        main_job.run(job, repeats=1)
 
 
 def test_info_gives_the_default_threads_and_the_reason():

@@ -73,6 +73,7 @@ BAD_WEIGHT = {
     "text": ["1"] * N,
     "object": np.ones(N, object),
     "subnormal": np.r_[1e-310, np.ones(N - 1)],
+    "huge": np.full(N, 3e307),
 }
 BAD_ALPHA = {
     "negative": -1.0, "NaN": np.nan, "inf": np.inf, "text": "1", "None": None, "list": [0.1], "complex": 1j,
@@ -282,5 +283,5 @@ def test_subclasses_of_array_will_do():
 
 def test_masked_rows_are_refused():
     """A mask would be lost on the way into the kernels."""
-    with pytest.raises(TypeError, match="X must be a plain NumPy array, got MaskedArray"):
+    with pytest.raises(TypeError, match="X must be a plain NumPy array or a CSR matrix, got MaskedArray"):
         NET.forward(np.ma.masked_array(X, mask=X > 0))

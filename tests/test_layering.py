@@ -15,22 +15,28 @@ NAMES = [str(source.relative_to(PACKAGE)) for source in SOURCES]
 
 # Package: the only files that import it.
 ALLOWED = {
-    "sklearn": {"estimators.py", "main_job.py", "datasets.py"},
+    "sklearn": {
+        "base.py", "estimators.py", "interop.py", "splitting.py", "patching.py", "main_job.py", "datasets.py",
+    },
     "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
-}
-# estimators -> training -> model -> layout, parallel -> kernels; within the kernels down to jit and plan.
+}  # fmt: skip
+# patching -> estimators -> base -> training, lbfgs -> model -> layout, parallel, rows -> kernels; within the kernels
+# down to jit and plan. interop and splitting know scikit-learn, and nothing of fastnn: so they stand at the bottom.
 LAYERS = [
+    {"patching"},
     {"estimators"},
-    {"training"},
+    {"base"},
+    {"training", "lbfgs"},
     {"model"},
-    {"layout", "parallel"},
+    {"layout", "parallel", "rows", "plain"},
     {"kernels.epoch"},
     {"kernels.step"},
+    {"kernels.sparse"},
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},
     {"kernels.jit", "kernels.plan"},
-    {"kernels.inner"},
+    {"kernels.inner", "interop", "splitting"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

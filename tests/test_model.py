@@ -1,5 +1,7 @@
 """fastnn.MLP against the reference: outputs, losses, gradients and training, for every shape and option."""
 
+import pickle
+
 import numpy as np
 import pytest
 import reference
@@ -8,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastnn
-from fastnn import model
+from fastnn import MLP, model
+from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 
@@ -282,3 +285,61 @@ def test_initial_weights():
     assert bits(net) == bits(same) != bits(fastnn.MLP((30, 40, 10), "logistic", dtype="float64", random_state=4))
     bound = np.sqrt(2 / 70)
     assert 0.9 * bound < np.abs(net.weights[0]).max() <= bound
+
+
+def test_what_describes_the_network_stays():
+    net = MLP((3, 4, 2))
+    for name, value in {"sizes": (1, 4, 2), "activations": ("tanh",), "output": "exp", "dtype": "float64"}.items():
+        with pytest.raises(AttributeError):
+            setattr(net, name, value)
+
+
+def test_ctrl_c_counts_the_steps_taken(monkeypatch):
+    """The signal arrives as soon as the compiled call is back."""
+    net, twin = (MLP((3, 4, 2), random_state=0) for _ in range(2))
+    X, y = np.random.default_rng(0).random((40, 3), "float32"), np.arange(40) % 2
+    adam, whole = fastnn.Adam(), fastnn.Adam()
+    launch = epoch.launch
+
+    def interrupted(*args):
+        launch(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(epoch, "launch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        net.train_epoch(X, y, adam, batch_size=8)
+    monkeypatch.setattr(epoch, "launch", launch)
+    twin.train_epoch(X, y, whole, batch_size=8)
+    assert adam.steps == whole.steps == 5
+    net.train_epoch(X, y, adam, batch_size=8)
+    twin.train_epoch(X, y, whole, batch_size=8)
+    assert bits(net) == bits(twin)
+
+
+def test_moments_that_do_not_fit_are_refused():
+    net, adam = MLP((3, 4, 2)), fastnn.Adam()
+    X, y = np.zeros((5, 3), "float32"), np.zeros(5, int)
+    net.train_epoch(X, y, adam)
+    for wrong in (adam.moments[:-1], adam.moments.astype("float64"), None):
+        adam.moments = wrong
+        with pytest.raises(ValueError, match=r"optimizer\.moments must be an array of"):
+            net.train_epoch(X, y, adam)
+
+
+def test_batches_of_like_sizes_share_buffers():
+    net = MLP((784, 256, 10))
+    for n in range(1500, 1505):
+        net.forward(np.zeros((n, 784), "float32"))
+    assert len(net._spare) == 1
+
+
+def test_attributes_of_a_subclass_survive_a_pickle():
+    net = pickle.loads(pickle.dumps(Named("x")))
+    assert net.name == "x"
+    assert bits(net) == bits(Named("x"))
+
+
+class Named(MLP):
+    def __init__(self, name):
+        super().__init__((2, 3), random_state=0)
+        self.name = name

@@ -111,6 +111,13 @@ def check_product(call, m, width, k, dtype, accumulate):
     np.testing.assert_array_equal(c, expected)
 
 
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
+def test_panel_number(lanes):
+    for n in range(1, 13 * lanes):
+        expected = [number for number, (_, width) in enumerate(panels(n, lanes)) for _ in range(width)][:n]
+        assert [products.panel_number.py_func(unit, n, lanes) for unit in range(n)] == expected
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vectors", range(1, simd.PANEL_VECTORS + 1))
 @pytest.mark.parametrize("accumulate", [False, True])

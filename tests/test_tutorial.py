@@ -4,9 +4,14 @@ The script had two faults. It left the sigmoid's derivative out of the hidden la
 outputs (n, 1) made a square of errors. Here neither can happen.
 """
 
+import re
+from pathlib import Path
+
 import numpy as np
 
 import fastnn
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def noisy_xor(n=200):
@@ -16,7 +21,6 @@ def noisy_xor(n=200):
 
 
 def tutorial(X, y):
-    """Ten lines, as the README shows them."""
     net = fastnn.MLP((2, 4, 1), activation="logistic", output="logistic", dtype="float64", random_state=0)
     sgd = fastnn.SGD(learning_rate=2.0, momentum=0.9)
     losses = [net.train_epoch(X, y, sgd, batch_size=len(X)) for _ in range(1000)]
@@ -28,6 +32,15 @@ def test_it_learns():
     net, losses = tutorial(X, y)
     assert ((net.forward(X)[:, 0] > 0.5) == y).mean() > 0.95
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_the_ten_lines_of_the_readme():
+    (code,) = re.findall(r"```python\n(import numpy as np, fastnn\n.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) == 10
+    names = {}
+    exec(code, names)
+    assert names["loss"] < 0.1
+    assert ((names["net"].forward(names["X"])[:, 0] > 0.5) == names["y"]).mean() > 0.95
 
 
 def test_flat_labels_and_a_column_give_the_same_bits():

@@ -3,10 +3,11 @@
 Run by test_simd_widths.py, one process per setting. `width_job.py BITS` checks that vectors are so wide.
 """
 
+import itertools
 import sys
 
 import numpy as np
-from helpers import DTYPES, bits, check_against_reference, problem
+from helpers import DTYPES, bits, check_against_reference, csr, problem
 
 import fastnn
 from fastnn import model
@@ -21,9 +22,10 @@ CASES = [
 ]
 
 
-def trained(case, dtype, n_threads):
+def trained(case, dtype, n_threads, sparse):
     sizes, n, activation, output = case
     net, X, T = problem(sizes, n, activation, output, dtype)
+    X = csr(n, sizes[0], dtype) if sparse else X
     with fastnn.threads(n_threads):
         net.train_epoch(X, T, fastnn.Adam(), 77, alpha=0.1)
     return bits(net)
@@ -34,11 +36,13 @@ def main(expected_bits, thread_dtypes):
     for dtype in DTYPES:
         for sizes, n, activation, output in CASES:
             weight = (np.arange(1, n + 1) % 3).astype(dtype)
-            check_against_reference(*problem(sizes, n, activation, output, dtype), None, weight, 0.1)
+            net, X, T = problem(sizes, n, activation, output, dtype)
+            check_against_reference(net, X, T, None, weight, 0.1)
+            check_against_reference(net, csr(n, sizes[0], dtype), T, None, weight, 0.1)
     model.FLOPS_PER_THREAD = 1e-9
     for dtype in thread_dtypes:
-        for case in CASES:
-            assert trained(case, dtype, 3) == trained(case, dtype, 1), (case, dtype)
+        for case, sparse in itertools.product(CASES, (False, True)):
+            assert trained(case, dtype, 3, sparse) == trained(case, dtype, 1, sparse), (case, dtype, sparse)
 
 
 if __name__ == "__main__":

@@ -45,11 +45,12 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 def run(
     thread, n_slices, mode, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
-    X, labels, targets, sample_weight, order, params, moments, gradients, rows, scratch, partial, row_loss,
-    squares, constants, result, out, identity, state,
+    X, data, indices, indptr, labels, targets, sample_weight, order, params, moments, gradients, rows, scratch,
+    partial, buckets, values, row_loss, squares, constants, result, out, identity, state,
 ):
     """One thread's way through rows [start, stop) of an epoch, in phases that the team of `state` goes through.
 
+    The rows are those of X or, where `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`.
     Adds data loss and penalty, weighted by rows, to `result`. The last thread of a phase does what is done once.
     """
     phase, subnormals = 0, flush_subnormals()
@@ -70,9 +71,9 @@ def run(
             s = next_slice(state, thread, n_slices, phase)
             while s >= 0:
                 rows_region(
-                    s, n_slices, mode != FORWARD, plan, layers_of, X, labels, targets, sample_weight,
-                    params.dtype.type(scale), first_row, index, index_at, position, n, params, rows, scratch,
-                    partial, row_loss, out,
+                    s, n_slices, mode != FORWARD, plan, layers_of, X, data, indices, indptr, labels, targets,
+                    sample_weight, params.dtype.type(scale), first_row, index, index_at, position, n, params, rows,
+                    scratch, partial, buckets, values, row_loss, out,
                 )
                 last = finish_slice(state, n_slices, phase)
                 s = next_slice(state, thread, n_slices, phase)
@@ -90,8 +91,8 @@ def run(
             while s >= 0:
                 weights_region(
                     s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
-                    decay, params, moments, gradients, rows, scratch, partial, squares, constants,
-                    X, first_row, index, index_at,
+                    decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
+                    X, indptr, first_row, index, index_at,
                 )
                 last = finish_slice(state, n_slices, phase)
                 s = next_slice(state, thread, n_slices, phase)
@@ -108,10 +109,12 @@ def _kinds(dtype: np.dtype[Any]) -> list[Any]:
     real = numba.from_dtype(dtype)
     vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
     table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
+    narrow = types.Array(types.int32, 1, "C")
     i, f = types.int64, types.float64
     return [
         i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
-        vector, whole, vector, vector, whole, *([vector] * 9), wide, vector, whole, whole,
+        vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
+        whole, *([vector] * 4), wide, vector, whole, whole,
     ]  # fmt: skip
 
 
@@ -140,8 +143,11 @@ def is_compiled(dtype: np.dtype[Any]) -> bool:
 
 
 def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:
-    """Call `run` in this thread, or in a team of `n_threads`."""
-    if n_threads == 1:
+    """Call `run` in this thread, or in a team of `n_threads`.
+
+    With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
+    """
+    if n_threads == 1 or numba.config.BOUNDSCHECK:
         _driver(dtype)(0, *arguments)
     else:
         region, address = _team(dtype)

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -43,19 +44,46 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
     with _compiling:
         folder = cache_folder()
         kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
-        logger = logging.getLogger("fastnn")
-        note = threading.Timer(1.0, logger.warning, ["compiling the %s kernels; %s", name, kept])
+        note = threading.Timer(1.0, logging.getLogger("fastnn").warning, ["compiling the %s kernels; %s", name, kept])
         note.daemon = True
-        previous = numba.config.CACHE_DIR
+        compiler = {} if parallel else {"pipeline_class": Entry}
+        dispatcher = numba.njit(parallel=parallel, **compiler, **FLAGS)(function)
         if folder is not None:
-            numba.config.CACHE_DIR = str(folder / name)
+            _keep_in(folder / name, dispatcher)
         note.start()
         try:
-            compiler = {} if parallel else {"pipeline_class": Entry}
-            return numba.njit(signature, parallel=parallel, cache=folder is not None, **compiler, **FLAGS)(function)
+            _compile(dispatcher, signature, folder and folder / name)
         finally:
             note.cancel()
-            numba.config.CACHE_DIR = previous
+        dispatcher.disable_compile()
+        return dispatcher
+
+
+def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
+    """Compile or load a dispatcher; what is wrong with the cache costs time, and a line in the log, but no more."""
+    try:
+        dispatcher.compile(signature)
+    except Exception as error:  # whatever Numba makes of a damaged file
+        if folder is None:
+            raise
+        logger = logging.getLogger("fastnn")
+        if dispatcher.overloads:
+            logger.warning("compiled kernels cannot be kept in %s: %r", folder, error)
+            return
+        logger.warning("compiled kernels in %s cannot be used, so they are compiled again: %r", folder, error)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _compile(dispatcher, signature, None)
+
+
+def _keep_in(folder: Path, dispatcher: Any) -> None:
+    """Let Numba cache a dispatcher there; its configuration, which is everybody's, is changed for this moment alone."""
+    previous = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)
+    try:
+        dispatcher.enable_caching()
+    finally:
+        numba.config.CACHE_DIR = previous
 
 
 def is_cached(name: str) -> bool:
@@ -70,7 +98,10 @@ def cache_folder() -> Path | None:
     package = Path(__file__).parents[1]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     chosen = numba.config.CACHE_DIR
-    for base in [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]:
+    bases = [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]
+    for base in bases:
+        if base.parts[:1] == ("~",):  # there is no home
+            continue
         folder = base / f"kernels-{_fingerprint()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)

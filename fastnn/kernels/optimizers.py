@@ -39,7 +39,8 @@ def finite_number(name: str, value: Any) -> float:
 class Optimizer:
     """Base of the update rules: settings, and after the first step the moments of the network it updates.
 
-    An optimizer belongs to the first network that trains with it; another network refuses it.
+    An optimizer belongs to the first network that trains with it; another network refuses it. A copy of a network
+    counts as the same one, so that a network and its optimizer can be copied or pickled together.
     """
 
     code: ClassVar[int]

@@ -31,8 +31,10 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     TILE,  # scratch: one tile of gradients
     PACKED,  # scratch: a panel of the first layer's inputs, by row
     N_PARAMS,  # elements of params
+    BUCKETS,  # buckets: distance between the starts that one slice of sparse rows and the next one have
+    ENTRIES,  # buckets: the places of the entries of all slices
     N_FIELDS,
-) = range(14)
+) = range(16)
 
 # Fields of tiles[i]: one rectangle of one weight matrix, the unit of work of the weights region.
 (

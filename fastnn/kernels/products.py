@@ -8,6 +8,8 @@ unit * ld + row, for the rows of one block.
 The bias is the last row of W, met by a last input unit that is always 1.
 """
 
+import numpy as np
+
 from fastnn.kernels.jit import jit
 from fastnn.kernels.plan import INPUT_UNITS, N_IN, N_OUT, OUTPUT_UNITS, WEIGHTS
 from fastnn.kernels.simd import (
@@ -42,6 +44,16 @@ def panel_width(left, lanes):
     """Width of the next panel where `left` elements remain: never a last panel of one vector after wider ones."""
     vectors = (left + lanes - 1) // lanes
     return 2 * lanes if vectors == 4 else min(vectors, PANEL_VECTORS) * lanes
+
+
+@jit
+def panel_number(unit, n_units, lanes):
+    """Number of the panel that a unit lies in."""
+    vectors = (n_units + lanes - 1) // lanes
+    # All panels but the last are of the most vectors, except where the last four vectors make two and two.
+    early = vectors - 2 if vectors % PANEL_VECTORS == 1 and vectors > PANEL_VECTORS else -1
+    number = np.uint32(unit)  # a division without a sign is a product and a shift
+    return np.int64(number // np.uint32(PANEL_VECTORS * lanes)) + (np.int64(number // np.uint32(lanes)) == early)
 
 
 @jit

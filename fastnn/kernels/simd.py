@@ -22,6 +22,7 @@ from numba.np import arrayobj
 from fastnn.kernels.jit import jit
 
 LINE = 64  # bytes of a cache line
+UNIT_BITS = 32  # of a sparse entry's place: the input unit; the bits above are the row
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
@@ -294,6 +295,96 @@ def gradient_kernel(
         return _call_micro_kernel(context, builder, signature, args, Kind.GRADIENT)
 
     return types.void(*_product(c, a, b, ahead), types.int64, own, types.int64, types.int64), codegen
+
+
+def _call_by_width(builder: Any, name: str, arguments: list[Any], v: Any, build: Callable[..., None]) -> None:
+    """Call the function `name` for panels of v vectors."""
+    vector = _vector_type(arguments[0].type.pointee)
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    end = builder.append_basic_block(f"{name}_end")
+    switch = builder.switch(v, end)
+    for vectors in _MOST_ROWS:
+        full_name = f"fastnn_{name}_{vector.element}_{vector.count}_{vectors}"
+        with builder.goto_block(builder.append_basic_block()):
+            block = builder.block
+            function = _internal(builder.module, full_name, kind, functools.partial(build, v=vectors, vector=vector))
+            builder.call(function, arguments)
+            builder.branch(end)
+        switch.add_case(ir.Constant(I64, vectors), block)
+    builder.position_at_end(end)
+
+
+def _parts(builder: Any, row: Any, v: int, vector: Any) -> list[Any]:
+    """Pointers to the vectors of a row of a panel."""
+    return [builder.gep(row, [ir.Constant(I64, j * vector.count)]) for j in range(v)]
+
+
+def _build_sparse_row(function: Any, v: int, vector: Any) -> None:
+    z, data, indices, n, w, bias = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    fma, width = _fma(builder, vector), ir.Constant(I64, v * vector.count)
+
+    def row_of_w(unit: Any) -> list[Any]:
+        row = builder.gep(w, [builder.mul(unit, width)])
+        return [_load(builder, part, vector) for part in _parts(builder, row, v, vector)]
+
+    def step(values: list[Any]) -> list[Any]:
+        x, unit, *sums = values
+        scalar = _broadcast(builder, builder.load(x), vector)
+        row = row_of_w(builder.zext(builder.load(unit), I64))
+        added = [builder.call(fma, [scalar, part, total]) for part, total in zip(row, sums, strict=True)]
+        return [builder.gep(x, [ir.Constant(I64, 1)]), builder.gep(unit, [ir.Constant(I64, 1)]), *added]
+
+    _, _, *sums = _repeat(builder, n, [data, indices, *row_of_w(bias)], step)
+    for total, part in zip(sums, _parts(builder, z, v, vector), strict=True):
+        _store(builder, total, part)
+    builder.ret_void()
+
+
+@intrinsic
+def sparse_row(typingctx, z, z_at, data, data_at, indices, indices_at, n, w, w_at, bias, v):
+    """Z[v vectors] = W[bias] + the sum over n entries of data[k] W[indices[k]], where rows of W are v vectors."""
+    i = types.int64
+
+    def codegen(context, builder, signature, args):
+        to, x, unit, w = (_pointer(context, builder, signature.args[a], args[a], args[a + 1]) for a in (0, 2, 4, 7))
+        _call_by_width(builder, "sparse_row", [to, x, unit, args[6], w, args[9]], args[10], _build_sparse_row)
+        return context.get_dummy_value()
+
+    return types.void(z, i, data, i, indices, i, i, w, i, i, i), codegen
+
+
+def _build_sparse_tile(function: Any, v: int, vector: Any) -> None:
+    c, values, places, n, b = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    fma, width, one = _fma(builder, vector), ir.Constant(I64, v * vector.count), ir.Constant(I64, 1)
+
+    def step(pointers: list[Any]) -> list[Any]:
+        value, place = pointers
+        scalar, packed = _broadcast(builder, builder.load(value), vector), builder.load(place)
+        row = builder.gep(b, [builder.mul(builder.lshr(packed, ir.Constant(I64, UNIT_BITS)), width)])
+        unit = builder.and_(packed, ir.Constant(I64, 2**UNIT_BITS - 1))
+        target = builder.gep(c, [builder.mul(unit, width)])
+        for to, part in zip(_parts(builder, target, v, vector), _parts(builder, row, v, vector), strict=True):
+            total = builder.call(fma, [scalar, _load(builder, part, vector), _load(builder, to, vector)])
+            _store(builder, total, to)
+        return [builder.gep(value, [one]), builder.gep(place, [one])]
+
+    _repeat(builder, n, [values, places], step)
+    builder.ret_void()
+
+
+@intrinsic
+def sparse_tile(typingctx, c, c_at, values, values_at, places, places_at, n, b, b_at, v):
+    """C[unit] += values[k] B[row] for n places row << UNIT_BITS | unit, where rows of B and of C are v vectors."""
+    i = types.int64
+
+    def codegen(context, builder, signature, args):
+        to, x, place, b = (_pointer(context, builder, signature.args[a], args[a], args[a + 1]) for a in (0, 2, 4, 7))
+        _call_by_width(builder, "sparse_tile", [to, x, place, args[6], b], args[9], _build_sparse_tile)
+        return context.get_dummy_value()
+
+    return types.void(c, i, values, i, places, i, i, b, i, i), codegen
 
 
 def _piece(element: Any) -> int:

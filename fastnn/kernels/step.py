@@ -51,6 +51,7 @@ from fastnn.kernels.products import (
     weight_gradient,
 )
 from fastnn.kernels.simd import LINE, elements_of, fma, lanes_of, sum_of_squares, view
+from fastnn.kernels.sparse import fill_buckets, sparse_forward, sparse_gradient
 
 K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
 
@@ -90,11 +91,22 @@ def gather_targets(
 
 
 @jit
-def forward_block(plan, layers, scratch, rows, params, first, width, ld, keep_rows):
-    """Carry a block by unit from the inputs to the last pre-activations; keep hidden activations by row as well."""
+def forward_block(
+    plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index, index_at, n_rows,
+    first, width, ld, keep_rows,
+):  # fmt: skip
+    """Carry a block of rows of X to the last pre-activations, by unit; keep hidden activations by row as well."""
+    n_in, inputs = layers[0, N_IN], layers[0, INPUT_UNITS]
+    if indptr.size == 0:
+        rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width)
+        fill(scratch, inputs + n_in * ld, ld, scratch.dtype.type(1.0))
     for l in range(layers.shape[0]):
         layer = layers[l]
-        layer_forward(layer, scratch, params, ld, width)
+        if l == 0 and indptr.size > 0:
+            sparse_forward(layer, scratch, base + plan[TILE], params, data, indices, indptr, first_row, index, index_at,
+                           n_rows, ld, width)
+        else:
+            layer_forward(layer, scratch, params, ld, width)
         if l + 1 < layers.shape[0]:
             n_out = layer[N_OUT]
             activation_forward(layer[ACTIVATION], view(scratch, layer[OUTPUT_UNITS], n_out * ld))
@@ -142,8 +154,8 @@ def granule_of(plan, array):
 
 @jit
 def rows_region(
-    thread, n_threads, training, plan, layers_of, X, labels, targets, sample_weight, scale, first_row, index, index_at,
-    position, n_rows, params, rows, scratch, partial, row_loss, out,
+    thread, n_threads, training, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
+    first_row, index, index_at, position, n_rows, params, rows, scratch, partial, buckets, values, row_loss, out,
 ):
     """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training.
 
@@ -152,17 +164,19 @@ def rows_region(
     """
     layers = layers_of[thread]
     n_layers = layers.shape[0]
-    n_in, n_out = layers[0, N_IN], layers[n_layers - 1, N_OUT]
+    n_out = layers[n_layers - 1, N_OUT]
     lanes, base = lanes_of(scratch), thread * plan[SCRATCH]
     line = max(lanes, elements_of(LINE, scratch))
     low, high = slice_of(thread, n_threads, n_rows, granule_of(plan, scratch))
+    if training and indptr.size > 0:
+        fill_buckets(plan, thread, buckets, values, data, indices, indptr, first_row, index, index_at, low, high,
+                     layers[0, N_IN])
     for first in range(low, high, plan[BLOCK_ROWS]):
         n = min(plan[BLOCK_ROWS], high - first)
         width = round_up(n, lanes)
         ld = leading_dimension(round_up(n, line), line)
-        rows_to_units(scratch, layers[0, INPUT_UNITS], ld, X, first_row * n_in, index, index_at + first, n, n_in, width)
-        fill(scratch, layers[0, INPUT_UNITS] + n_in * ld, ld, scratch.dtype.type(1.0))
-        forward_block(plan, layers, scratch, rows, params, first, width, ld, training and not plan[NARROW])
+        forward_block(plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index,
+                      index_at + first, n, first, width, ld, training and not plan[NARROW])
         z_at = layers[n_layers - 1, OUTPUT_UNITS]
         z = view(scratch, z_at, n_out * ld)
         if training:
@@ -216,7 +230,8 @@ def gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_a
 @jit
 def weights_region(
     thread, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
-    params, moments, gradients, rows, scratch, partial, squares, constants, X, first_row, index, index_at,
+    params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
+    X, indptr, first_row, index, index_at,
 ):
     """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
@@ -236,6 +251,8 @@ def weights_region(
         g, g_at = (gradients, w_at) if gradients.size > 0 else (scratch, thread * plan[SCRATCH] + plan[TILE])
         if plan[NARROW]:
             gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate)
+        elif l == 0 and indptr.size > 0:
+            sparse_gradient(plan, layers_of.shape[0], layer, tile, buckets, values, rows, g, g_at, accumulate)
         else:
             packed_at = thread * plan[SCRATCH] + plan[PACKED]
             if l == 0 and tile[TILE_IN] != packed:

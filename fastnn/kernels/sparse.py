@@ -1,0 +1,104 @@
+"""The first layer on sparse rows: a CSR matrix's `data`, `indices` and `indptr`, entries in any order, repeated or not.
+
+Forward adds up, for each row, the rows of W that its entries name. For the gradient each slice of the rows sorts its
+entries into *buckets*, one for each panel of input units. A tile then meets its own entries alone, slice by slice,
+which is by row however many slices there are. Row r is first_row + index[index_at + r] of the matrix.
+"""
+
+from fastnn.kernels.jit import jit
+from fastnn.kernels.plan import (
+    BUCKETS,
+    CAPACITY,
+    DELTA_ROWS,
+    ENTRIES,
+    N_IN,
+    N_OUT,
+    OUTPUT_UNITS,
+    TILE_IN,
+    TILE_IN_WIDTH,
+    TILE_OUT,
+    TILE_OUT_WIDTH,
+    WEIGHTS,
+)
+from fastnn.kernels.products import fill, panel_number, panel_width
+from fastnn.kernels.simd import UNIT_BITS, lanes_of, sparse_row, sparse_tile, transpose_block, view
+
+
+@jit
+def sparse_forward(
+    layer, scratch, tile_at, params, data, indices, indptr, first_row, index, index_at, n_rows, ld, width
+):
+    """Z = W . x + b, by unit; 0 in rows of padding."""
+    lanes = lanes_of(scratch)
+    n_in, n_out = layer[N_IN], layer[N_OUT]
+    for r in range(0, width, lanes):
+        n = min(lanes, n_rows - r)
+        unit = 0
+        while unit < n_out:
+            panel = panel_width(n_out - unit, lanes)
+            for i in range(n):
+                row = first_row + index[index_at + r + i]
+                start, stop = indptr[row], indptr[row + 1]
+                sparse_row(scratch, tile_at + i * panel, data, start, indices, start, stop - start,
+                           params, layer[WEIGHTS] + unit * (n_in + 1), n_in, panel // lanes)
+            fill(scratch, tile_at + n * panel, (lanes - n) * panel, scratch.dtype.type(0.0))
+            for u in range(0, panel, lanes):
+                transpose_block(scratch, layer[OUTPUT_UNITS] + (unit + u) * ld + r, ld, scratch, tile_at + u, panel)
+            unit += panel
+
+
+@jit
+def entries_of(array, indptr, row):
+    """Return the entries of one row, of `data` or of `indices`."""
+    return view(array, indptr[row], indptr[row + 1] - indptr[row])
+
+
+@jit
+def fill_buckets(
+    plan, slice_number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high, n_in
+):
+    """Sort the entries of rows [low, high) of the round into this slice's buckets, those of one bucket by row.
+
+    The bias is the entry 1 of unit n_in in every row. Bucket b begins at starts[b] and ends at starts[b + 1].
+    """
+    lanes, n_buckets = lanes_of(data), panel_number(n_in, n_in + 1, lanes_of(data)) + 1
+    starts = view(buckets, slice_number * plan[BUCKETS], n_buckets + 2)
+    places = view(buckets, plan[ENTRIES], values.size)
+    # Counts lie two places on: added up, they are where buckets begin, and while these fill up, where they will end.
+    fill(buckets, slice_number * plan[BUCKETS], n_buckets + 2, 0)
+    for r in range(low):
+        starts[0] += entries_of(indices, indptr, first_row + index[index_at + r]).size + 1
+    starts[1] = starts[0]
+    for r in range(low, high):
+        units = entries_of(indices, indptr, first_row + index[index_at + r])
+        for k in range(units.size):
+            starts[panel_number(units[k], n_in + 1, lanes) + 2] += 1
+    for b in range(2, n_buckets + 2):
+        starts[b] += starts[b - 1]
+    for r in range(low, high):
+        row = first_row + index[index_at + r]
+        units, xs = entries_of(indices, indptr, row), entries_of(data, indptr, row)
+        for k in range(units.size):
+            b = panel_number(units[k], n_in + 1, lanes) + 1
+            at = starts[b]
+            starts[b] = at + 1
+            places[at] = r << UNIT_BITS | units[k]
+            values[at] = xs[k]
+        at = starts[n_buckets]
+        starts[n_buckets] = at + 1
+        places[at] = r << UNIT_BITS | n_in
+        values[at] = data.dtype.type(1.0)
+
+
+@jit
+def sparse_gradient(plan, n_slices, layer, tile, buckets, values, rows, g, g_at, accumulate):
+    """Tile C (+)= X . dZ over the rows held, from the buckets of each slice."""
+    n_units, unit, width_out = layer[N_IN] + 1, tile[TILE_IN], tile[TILE_OUT_WIDTH]
+    if not accumulate:
+        fill(g, g_at, min(tile[TILE_IN_WIDTH], n_units - unit) * width_out, g.dtype.type(0.0))
+    number = panel_number(unit, n_units, lanes_of(g))
+    for s in range(n_slices):
+        bucket = s * plan[BUCKETS] + number
+        start, stop = buckets[bucket], buckets[bucket + 1]
+        sparse_tile(g, g_at - unit * width_out, values, start, buckets, plan[ENTRIES] + start, stop - start,
+                    rows, layer[DELTA_ROWS] + tile[TILE_OUT] * plan[CAPACITY], width_out // lanes_of(g))

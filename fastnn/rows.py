@@ -1,0 +1,125 @@
+"""Rows of inputs as the kernels take them: a dense matrix, or the arrays of a CSR matrix. None of them is copied."""
+
+import dataclasses
+import functools
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
+
+
+class _Alias:
+    """The memory of a read-only array, for kernels that only read it but are compiled for writeable ones."""
+
+    def __init__(self, array: Array) -> None:
+        interface = array.__array_interface__
+        self.array = array
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+
+
+def flat(array: Array) -> Array:
+    """Return a C-contiguous array as the flat, writeable array the kernels are compiled for, without a copy."""
+    return (array if array.flags.writeable else np.asarray(_Alias(array))).reshape(-1)
+
+
+def is_plain(array: Any) -> bool:
+    """Whether this is a NumPy array without a mask that would be lost, or rules of its own."""
+    return isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix))
+
+
+@functools.cache
+def _nothing(dtype: np.dtype[Any]) -> Array:
+    return np.empty(0, dtype)
+
+
+def check_range(name: str, values: Array, bound: int) -> None:
+    if values.size and (values.min() < 0 or values.max() >= bound):
+        raise ValueError(f"{name} must lie in [0, {bound}), got values from {values.min()} to {values.max()}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A checked matrix; `indptr` is empty where it is dense, `dense` where it is sparse."""
+
+    n: int
+    width: float  # entries of a row, on average; of a sparse row, the bias among them
+    dense: Array
+    data: Array
+    indices: Array  # int32
+    indptr: Array
+
+    @classmethod
+    def of(cls, X: Any, n_columns: int, dtype: np.dtype[Any]) -> Self:
+        """Check X and return its rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is not what the kernels take.
+        """
+        sparse = getattr(X, "format", None) == "csr"
+        if not sparse and not is_plain(X):
+            advice = "X.tocsr()" if hasattr(X, "tocsr") else "numpy.asarray"
+            raise TypeError(f"X must be a plain NumPy array or a CSR matrix, got {type(X).__name__}; use {advice}")
+        if X.dtype != dtype:
+            raise TypeError(
+                f"X must have the network's dtype, {dtype}, got {X.dtype}; use X.astype({dtype.name!r})"
+            )
+        if len(X.shape) != 2 or X.shape[1] != n_columns:
+            raise ValueError(f"X must have shape (n, {n_columns}), got {X.shape}")
+        return cls._of_csr(X, dtype) if sparse else cls._of_dense(X)
+
+    @classmethod
+    def _of_dense(cls, X: Array) -> Self:
+        if not X.flags.c_contiguous or not X.flags.aligned:
+            raise ValueError("X must be C-contiguous and aligned; use numpy.ascontiguousarray(X)")
+        n, width = X.shape
+        return cls(n, width, flat(X), _nothing(X.dtype), _nothing(_INT32), _nothing(_INT64))
+
+    @classmethod
+    def _of_csr(cls, X: Any, dtype: np.dtype[Any]) -> Self:
+        n, n_columns = X.shape
+        data, indices, indptr = (_checked_part(X, name) for name in ("data", "indices", "indptr"))
+        if data.dtype != dtype or not data.flags.c_contiguous or not data.flags.aligned:
+            raise ValueError(f"X.data must be C-contiguous, aligned and of dtype {dtype}; use X.copy()")
+        if len(indices) != len(data):
+            raise ValueError(f"X.indices must be as long as X.data, {len(data)}, got {len(indices)}")
+        if len(indptr) != n + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any() or indptr[-1] > len(data):
+            raise ValueError(
+                f"X.indptr must go from 0 in {n} steps, none of them down, to at most {len(data)}, "
+                "the length of X.data"
+            )
+        n_entries = int(indptr[-1])
+        indices = indices[:n_entries]
+        check_range("X.indices", indices, n_columns)
+        return cls(
+            n, 1 + n_entries / max(1, n), _nothing(dtype), flat(data),
+            flat(np.require(indices, np.int32, ["C", "A"])), flat(np.require(indptr, np.int64, ["C", "A"])),
+        )  # fmt: skip
+
+    @property
+    def sparse(self) -> bool:
+        return self.indptr.size > 0
+
+    def most_entries(self, n_rows: int, order: Array | None) -> int:
+        """Return a bound of the entries of any `n_rows` rows in a row, whatever the order of the same rows."""
+        counts = np.diff(self.indptr)
+        if order is not None:
+            counts = counts[order]
+        if n_rows < counts.size:
+            counts = np.partition(counts, counts.size - n_rows)[-n_rows:]
+        return int(counts.sum())
+
+
+def _checked_part(X: Any, name: str) -> Array:
+    """Return an array of a CSR matrix."""
+    array = getattr(X, name, None)
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray) or array.ndim != 1:
+        raise TypeError(f"X.{name} must be a NumPy array of one dimension, got {type(array).__name__}")
+    if name != "data" and array.dtype.kind not in "iu":
+        raise TypeError(f"X.{name} must be integers, got dtype {array.dtype}")
+    return array

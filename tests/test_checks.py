@@ -2,8 +2,8 @@
 
 import pytest
 from sklearn import neural_network as sklearn_nn
-from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
-from sklearn_versions import counts
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn_versions import counts, parametrize_with_checks
 
 from fastnn import MLPClassifier, MLPRegressor
 

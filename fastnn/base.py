@@ -411,6 +411,7 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
         options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
 
         def on_iteration(losses: tuple[float, float]) -> bool:
+            self._set_network(net)  # its parameters have changed
             self.n_iter_, self.loss_ = self.n_iter_ + 1, sklearn_loss(net, *losses)
             if self.verbose:
                 print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
@@ -425,6 +426,8 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
         except KeyboardInterrupt:
             _warn("Training interrupted by user.")
             return
+        finally:
+            self._set_network(net)
         if result is not None:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = sklearn_loss(net, *result.losses)

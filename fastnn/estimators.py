@@ -409,3 +409,8 @@ best_validation_score_
         """
         outputs = self._outputs(X)
         return outputs.ravel() if self.n_outputs_ == 1 else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = self.loss == "poisson"  # other targets are refused
+        return tags

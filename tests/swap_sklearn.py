@@ -8,5 +8,22 @@ from sklearn.neural_network import _multilayer_perceptron
 
 import fastnn
 
+NAMES = ("MLPClassifier", "MLPRegressor")
 for module in (sklearn.neural_network, _multilayer_perceptron):
-    module.MLPClassifier, module.MLPRegressor = fastnn.MLPClassifier, fastnn.MLPRegressor
+    for name in NAMES:
+        setattr(module, name, getattr(fastnn, name))
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("a test reached scikit-learn's own class")
+
+
+# A test that finds its way round the swap must not pass.
+_multilayer_perceptron.BaseMultilayerPerceptron._fit = refuse
+
+
+def pytest_collection_finish(session):
+    """Stop where a collected module has bound scikit-learn's classes, for then it tests those."""
+    for module in {item.module for item in session.items}:
+        for name in NAMES:
+            assert getattr(module, name) is getattr(fastnn, name), f"{module.__name__}.{name} is not ours"

@@ -6,11 +6,10 @@ import pickle
 import re
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
-from scipy import sparse
+from parity_grid import PROBLEMS, data, fit_both
 from sklearn import neural_network as sklearn_nn
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -19,47 +18,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import make_constraint
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastnn
 from fastnn import MLPClassifier, MLPRegressor
 from fastnn.model import MLP
 from fastnn.training import AdaptiveRate, ConstantRate, InverseScalingRate, LossPlateau
-
-ACTIVATIONS = ["identity", "logistic", "tanh", "relu"]
-SOLVERS = {
-    "adam": {"solver": "adam"},
-    "sgd": {"solver": "sgd", "momentum": 0.0},
-    "momentum": {"solver": "sgd", "nesterovs_momentum": False},
-    "nesterov": {"solver": "sgd", "learning_rate_init": 0.01},
-    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.1, "power_t": 0.3},
-}
-PROBLEMS = {
-    "binary": ("MLPClassifier", {}),
-    "multiclass": ("MLPClassifier", {}),
-    "multilabel": ("MLPClassifier", {}),
-    "regression": ("MLPRegressor", {}),
-    "three outputs": ("MLPRegressor", {}),
-    "poisson": ("MLPRegressor", {"loss": "poisson"}),
-    "poisson, three outputs": ("MLPRegressor", {"loss": "poisson"}),
-}
-
-
-@functools.cache
-def data(problem):
-    rng = np.random.RandomState(1)
-    X = rng.standard_normal((83, 6))
-    scores = X @ rng.standard_normal((6, 3)) + 0.3 * rng.standard_normal((83, 3))
-    y = {
-        "binary": np.array(["no", "yes"])[(scores[:, 0] > 0).astype(int)],
-        "multiclass": np.array([7, 3, 5])[scores.argmax(axis=1)],
-        "multilabel": (scores > 0).astype(int),
-        "regression": scores[:, 0],
-        "three outputs": scores,
-        "poisson": rng.poisson(np.exp(0.3 * scores[:, 0])),
-        "poisson, three outputs": rng.poisson(np.exp(0.3 * scores)),
-    }[problem]
-    return X, y
 
 
 @functools.cache
@@ -68,85 +31,7 @@ def digits():
     return X[:400] / 16, y[:400]
 
 
-def fit_both(problem, sample_weight=None, dtype=np.float64, **params):
-    """Return fastnn's estimator and scikit-learn's, fitted to the same data with the same parameters."""
-    X, y = data(problem)
-    name, own = PROBLEMS[problem]
-    params = {"hidden_layer_sizes": (9, 5), "batch_size": 20, "random_state": 3, "max_iter": 5, **own, **params}
-    models = [getattr(module, name)(**params) for module in (fastnn, sklearn_nn)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return [model.fit(X.astype(dtype), y, sample_weight) for model in models]
-
-
-def assert_same_model(ours, theirs, X, rtol=1e-8):
-    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=rtol)
-    for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
-        assert getattr(ours, name) == getattr(theirs, name), name
-    for name in ("validation_scores_", "best_validation_score_"):
-        assert getattr(ours, name) is None and getattr(theirs, name) is None
-    np.testing.assert_allclose([ours.loss_, ours.best_loss_], [theirs.loss_, theirs.best_loss_], rtol=rtol)
-    for a, b in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
-        assert a.dtype == b.dtype and a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
-    ours_y, theirs_y = ours.predict(X), theirs.predict(X)
-    assert ours_y.shape == theirs_y.shape and ours_y.dtype == theirs_y.dtype
-    if hasattr(ours, "classes_"):
-        np.testing.assert_array_equal(ours.classes_, theirs.classes_)
-        np.testing.assert_array_equal(ours_y, theirs_y)
-        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=rtol)
-        np.testing.assert_allclose(ours.predict_log_proba(X), theirs.predict_log_proba(X), rtol=rtol, atol=rtol)
-    else:
-        np.testing.assert_allclose(ours_y, theirs_y, rtol=rtol, atol=rtol)
-
-
-# -- the same numbers as scikit-learn ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_fit_matches_sklearn(solver, activation, problem):
-    ours, theirs = fit_both(problem, activation=activation, alpha=0.1, **SOLVERS[solver])
-    assert_same_model(ours, theirs, data(problem)[0])
-
-
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_initial_weights_are_bit_equal(problem, activation, dtype):
-    # A learning rate this small leaves every weight as it was drawn.
-    ours, theirs = fit_both(
-        problem, dtype=dtype, activation=activation, max_iter=1, learning_rate_init=1e-300, solver="sgd"
-    )  # fmt: skip
-    for a, b in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
-        np.testing.assert_array_equal(a, b, strict=True)
-
-
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("weights", ["random", "some zero", "scalar"])
-def test_sample_weight_matches_sklearn(problem, weights):
-    random = np.random.RandomState(0).uniform(0.1, 3.0, 83)
-    sample_weight = {"random": random, "some zero": random * (np.arange(83) % 3 > 0), "scalar": 2.5}[weights]
-    ours, theirs = fit_both(problem, sample_weight, alpha=0.5)
-    assert_same_model(ours, theirs, data(problem)[0])
-
-
-@pytest.mark.parametrize("params", [
-    {"shuffle": False}, {"batch_size": "auto"}, {"batch_size": 1}, {"batch_size": 83}, {"alpha": 0},
-    {"hidden_layer_sizes": ()}, {"hidden_layer_sizes": 4}, {"hidden_layer_sizes": [np.int64(3), 4, 5]},
-    {"hidden_layer_sizes": np.array([3, 2])}, {"momentum": 1, "solver": "sgd"}, {"beta_1": 0, "beta_2": 0.5},
-    {"n_iter_no_change": np.inf}, {"nesterovs_momentum": np.bool_(False), "solver": "sgd"},
-    {"hidden_layer_sizes": (), "activation": "tanh"},
-], ids=str)  # fmt: skip
-def test_parameters_match_sklearn(params):
-    ours, theirs = fit_both("multiclass", **params)
-    assert_same_model(ours, theirs, data("multiclass")[0])
-
-
-def test_initial_weights_of_a_linear_model_with_logistic_activation():
-    ours, theirs = fit_both("multiclass", hidden_layer_sizes=(), activation="logistic")
-    assert_same_model(ours, theirs, data("multiclass")[0])
+# -- data of any kind --------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_without_weight_is_harmless():
@@ -155,34 +40,6 @@ def test_a_batch_without_weight_is_harmless():
     with pytest.warns(ConvergenceWarning):
         model.fit(X, y, np.arange(83) >= 20)
     assert np.isfinite(model.loss_curve_).all()
-
-
-def test_random_state_object_is_drawn_from_in_the_same_order():
-    streams = [np.random.RandomState(5), np.random.RandomState(5)]
-    X, y = data("regression")
-    models = [
-        module.MLPRegressor(max_iter=4, random_state=stream)
-        for module, stream in zip((fastnn, sklearn_nn), streams, strict=True)
-    ]
-    for model in models:
-        with pytest.warns(ConvergenceWarning):
-            model.fit(X, y)
-    assert_same_model(*models, X)
-    assert streams[0].randint(2**30) == streams[1].randint(2**30)
-
-
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_float32_stays_float32(problem):
-    ours, theirs = fit_both(problem, dtype=np.float32)
-    X = data(problem)[0].astype(np.float32)
-    assert all(array.dtype == np.float32 for array in ours.coefs_ + ours.intercepts_)
-    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-4)
-    if problem in ("binary", "multiclass", "multilabel"):
-        assert ours.predict_proba(X).dtype == ours.predict_log_proba(X).dtype == np.float32
-        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-3)
-    else:
-        assert ours.predict(X).dtype == np.float32
-        np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int32, np.uint8, bool])
@@ -221,32 +78,12 @@ def test_read_only_arrays():
     assert model.predict(X).shape == y.shape
 
 
-def test_a_single_class():
-    X = data("binary")[0]
-    models = [module.MLPClassifier(max_iter=3, random_state=0) for module in (fastnn, sklearn_nn)]
-    for model in models:
-        with pytest.warns(ConvergenceWarning):
-            model.fit(X, ["only"] * len(X))
-    assert_same_model(*models, X)
-
-
 @pytest.mark.parametrize("y", [[True, False], [1.0, 2.0], ["b", "a"], np.array(["x", "yy"], object)], ids=repr)
 def test_labels_of_any_kind(y):
     X = np.array([[0.0], [1.0]])
     model = MLPClassifier(solver="sgd", learning_rate_init=0.5, random_state=0).fit(X, y)
     assert list(model.predict(X)) == list(y)
     assert model.predict(X).dtype == model.classes_.dtype
-
-
-def test_sparse_indicators():
-    X, y = data("multilabel")
-    models = [module.MLPClassifier(max_iter=3, random_state=0) for module in (fastnn, sklearn_nn)]
-    for model in models:
-        with pytest.warns(ConvergenceWarning):
-            model.fit(X, sparse.csr_array(y))
-    ours, theirs = (model.predict(X) for model in models)
-    assert type(ours) is type(theirs)
-    np.testing.assert_array_equal(ours.toarray(), theirs.toarray())
 
 
 # -- stopping ---------------------------------------------------------------------------------------------------------
@@ -523,13 +360,3 @@ def test_pipeline_and_grid_search():
 def test_imports_without_sklearn(module):
     code = f"import sys, {module}; assert not any(name.split('.')[0] == 'sklearn' for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@parametrize_with_checks([
-    MLPClassifier(max_iter=100), MLPRegressor(max_iter=100), MLPClassifier(solver="sgd"),
-    MLPRegressor(solver="sgd", learning_rate_init=0.01),
-])  # fmt: skip
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-def test_sklearn_checks(estimator, check):
-    check(estimator)

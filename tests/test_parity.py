@@ -1,0 +1,186 @@
+"""The same parameters and seed give the numbers that scikit-learn's own estimators give."""
+
+import numpy as np
+import pytest
+from parity_grid import (
+    ACTIVATIONS,
+    GRID,
+    PROBLEMS,
+    VARIANTS,
+    data,
+    deviation,
+    fit_both,
+    has_own_path,
+    make_both,
+    outputs_of,
+    train_both,
+)
+from scipy import sparse
+from sklearn.base import is_classifier
+from sklearn.neural_network import _multilayer_perceptron as sklearn_mlp
+
+from fastnn import base
+from fastnn.model import MLP
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RTOL = 1e-9
+# Each iteration of L-BFGS starts from the rounding errors of all those before it, and enlarges them.
+LBFGS_RTOL = 1e-6
+
+
+def assert_same_model(ours, theirs, X, rtol=RTOL):
+    for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    for name in ("loss_", "best_loss_", "loss_curve_", "validation_scores_", "best_validation_score_"):
+        assert_same_record(getattr(ours, name, None), getattr(theirs, name, None), rtol)
+    for a, b in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+    y, expected = ours.predict(X), theirs.predict(X)
+    assert type(y) is type(expected) and y.shape == expected.shape and y.dtype == expected.dtype
+    if is_classifier(ours):
+        np.testing.assert_array_equal(ours.classes_, theirs.classes_)
+        assert np.all(y == expected)
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=rtol, atol=rtol)
+        np.testing.assert_allclose(ours.predict_log_proba(X), theirs.predict_log_proba(X), rtol=rtol, atol=rtol)
+    else:
+        np.testing.assert_allclose(y, expected, rtol=rtol, atol=rtol)
+
+
+def assert_same_record(ours, theirs, rtol):
+    """Nothing kept by either, or the same numbers."""
+    assert (ours is None) == (theirs is None)
+    if ours is not None:
+        np.testing.assert_allclose(ours, theirs, rtol=rtol)
+
+
+# -- the grid ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("problem", "solver", "activation", "variant"), GRID, ids=lambda word: word.replace(" ", "_"))
+def test_grid(problem, solver, activation, variant):
+    ours, theirs, X = train_both(problem, solver, activation, variant)
+    assert ours.random_state.randint(2**30) == theirs.random_state.randint(2**30)
+    if has_own_path(problem, solver):
+        assert deviation(outputs_of(ours, X), outputs_of(theirs, X)) < 0.1
+    else:
+        assert_same_model(ours, theirs, X, LBFGS_RTOL if solver == "lbfgs" else RTOL)
+
+
+def test_grid_is_whole():
+    assert len(GRID) == len(PROBLEMS) * len(ACTIVATIONS) * (4 * len(VARIANTS) - 3)
+
+
+# -- bit for bit ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_initial_weights_are_bit_equal(problem, activation, dtype):
+    # A learning rate this small leaves every weight as it was drawn.
+    ours, theirs = fit_both(
+        problem, dtype=dtype, activation=activation, max_iter=1, learning_rate_init=1e-300, solver="sgd"
+    )  # fmt: skip
+    for a, b in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"early_stopping": True, "shuffle": False}], ids=str)
+def test_split_and_shuffles_are_bit_equal(problem, params, monkeypatch):
+    ours, theirs = spy_on_rows(monkeypatch, data(problem)[0])
+    fit_both(problem, batch_size="auto", **params)
+    assert len(ours) == len(theirs) == 5 + params.get("early_stopping", False)
+    for rows, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(rows, expected)
+
+
+def spy_on_rows(monkeypatch, X):
+    """Return lists that either library's training fills with rows of X: those held out, then those of each epoch.
+
+    An epoch has to be a single batch.
+    """
+    ours, theirs = [], []
+    their_class = sklearn_mlp.BaseMultilayerPerceptron
+    our_split, our_epoch, their_split, their_batch = (
+        base.validation_split, MLP._train_epoch, sklearn_mlp.train_test_split, their_class._backprop
+    )  # fmt: skip
+
+    def spy_on_our_split(*args):
+        parts = our_split(*args)
+        ours.append(X[parts[1]])
+        return parts
+
+    def spy_on_our_epoch(net, X, y, optimizer, batch_size, order, *args):
+        ours.append(X if order is None else X[order])
+        return our_epoch(net, X, y, optimizer, batch_size, order, *args)
+
+    def spy_on_their_split(*args, **kwargs):
+        parts = their_split(*args, **kwargs)
+        theirs.append(parts[1])
+        return parts
+
+    def spy_on_their_batch(model, X, *args):
+        theirs.append(X.copy())
+        return their_batch(model, X, *args)
+
+    monkeypatch.setattr(base, "validation_split", spy_on_our_split)
+    monkeypatch.setattr(MLP, "_train_epoch", spy_on_our_epoch)
+    monkeypatch.setattr(sklearn_mlp, "train_test_split", spy_on_their_split)
+    monkeypatch.setattr(their_class, "_backprop", spy_on_their_batch)
+    return ours, theirs
+
+
+# -- parameters, weights and dtypes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("weights", ["random", "some zero", "scalar"])
+def test_sample_weight_matches_sklearn(problem, weights):
+    random = np.random.RandomState(0).uniform(0.1, 3.0, 83)
+    sample_weight = {"random": random, "some zero": random * (np.arange(83) % 3 > 0), "scalar": 2.5}[weights]
+    ours, theirs = fit_both(problem, sample_weight, alpha=0.5)
+    assert_same_model(ours, theirs, data(problem)[0])
+
+
+@pytest.mark.parametrize("params", [
+    {"shuffle": False}, {"batch_size": "auto"}, {"batch_size": 1}, {"batch_size": 83}, {"alpha": 0},
+    {"hidden_layer_sizes": ()}, {"hidden_layer_sizes": 4}, {"hidden_layer_sizes": [np.int64(3), 4, 5]},
+    {"hidden_layer_sizes": np.array([3, 2])}, {"momentum": 1, "solver": "sgd"}, {"beta_1": 0, "beta_2": 0.5},
+    {"n_iter_no_change": np.inf}, {"nesterovs_momentum": np.bool_(False), "solver": "sgd"},
+    {"hidden_layer_sizes": (), "activation": "tanh"}, {"hidden_layer_sizes": (), "activation": "logistic"},
+    {"nesterovs_momentum": False, "solver": "sgd"}, {"learning_rate": "invscaling", "solver": "sgd", "power_t": 0.3},
+    {"learning_rate": "adaptive", "solver": "sgd", "tol": 10, "n_iter_no_change": 1},
+    {"solver": "lbfgs", "max_fun": 4, "max_iter": 200}, {"solver": "lbfgs", "hidden_layer_sizes": ()},
+], ids=str)  # fmt: skip
+def test_parameters_match_sklearn(params):
+    ours, theirs = fit_both("multiclass", **params)
+    assert_same_model(ours, theirs, data("multiclass")[0])
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_float32_stays_float32(problem):
+    ours, theirs = fit_both(problem, dtype=np.float32)
+    X = data(problem)[0].astype(np.float32)
+    assert all(array.dtype == np.float32 for array in ours.coefs_ + ours.intercepts_)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+    if problem in ("binary", "multiclass", "multilabel"):
+        assert ours.predict_proba(X).dtype == ours.predict_log_proba(X).dtype == np.float32
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-3)
+    else:
+        assert ours.predict(X).dtype == np.float32
+        np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-2, atol=1e-3)
+
+
+def test_a_single_class():
+    X = data("binary")[0]
+    assert_same_model(*(model.fit(X, ["only"] * len(X)) for model in make_both("binary")), X)
+
+
+def test_sparse_indicators():
+    X, y = data("multilabel")
+    ours, theirs = (model.fit(X, sparse.csr_array(y)).predict(X) for model in make_both("multilabel"))
+    assert type(ours) is type(theirs)
+    np.testing.assert_array_equal(ours.toarray(), theirs.toarray())

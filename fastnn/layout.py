@@ -24,6 +24,9 @@ NARROW_BLOCK = 480  # rows of a block of a narrow network
 NARROW_ROWS = 32 * NARROW_BLOCK  # rows held at once by a narrow network
 WIDE_BLOCK_BYTES = 576 * 1024  # one layer's input for a block of a wide network: about half of L2
 NARROW_PARAMS = 8192
+# Operations of a step, in float32, that two threads go through faster: it is worth more than what a narrow network saves,
+# whose single block of rows they could not share.
+SHARED_FLOPS = 4_000_000
 
 
 def empty(size: int, dtype: Any) -> Array:
@@ -139,6 +142,8 @@ class Layout:
         whole vectors of outputs and the transposes of its operands.
         """
         if sparse or sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
+            return False
+        if n_rows <= NARROW_BLOCK and 6 * n_rows * self.n_weights * self.dtype.itemsize / 4 >= SHARED_FLOPS:
             return False
         vectors = max(1, round(min(n_rows, NARROW_BLOCK) / self.lanes))
         sums = sum(round_up(i, 4) * round_up(o, 4) + round_up(o, self.lanes) for i, o in self.pairs)

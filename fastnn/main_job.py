@@ -9,7 +9,7 @@ from typing import Any
 from numba.core import event
 from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info
 from tqdm import tqdm
 
 import fastnn

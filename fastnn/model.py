@@ -20,7 +20,7 @@ from fastnn.rows import Examples, Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
 
-# Operations per step and thread below which another thread costs more than it saves, measured on two cores.
+# Operations per step and thread below which another thread costs more than it saves, measured on two cores in float32.
 FLOPS_PER_THREAD = 2_000_000
 # What the update of one parameter stands for beside them: it waits for memory.
 FLOPS_PER_UPDATE = 32
@@ -429,7 +429,7 @@ class MLP:
 
     def _threads_for(self, flops: float) -> int:
         """Threads that pay off for one step, and 1 where a parallel region is not safe."""
-        most = int(flops / FLOPS_PER_THREAD)
+        most = int(flops * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
         if most <= 1:
             return 1
         most = min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())

@@ -6,18 +6,21 @@ import pytest
 import sklearn
 from sklearn.utils import estimator_checks
 
+VERSION = ".".join(sklearn.__version__.split(".")[:2])
+
 # version: tests in scikit-learn's neural_network/tests/test_mlp.py, checks of a classifier, checks of a regressor
 COUNTS = {"1.7": (58, 66, 59), "1.9": (59, 67, 60)}
 
 HAS_CALLBACKS = importlib.util.find_spec("sklearn.callback") is not None
+REFUSES_ZERO_WEIGHTS = VERSION != "1.7"
+KNOWS_POLARS = VERSION != "1.7"  # polars 2 no longer has the protocol that scikit-learn 1.7 reads names by
 
 
 def counts():
     """The counts of this scikit-learn; a test that asks for them is skipped where nobody has counted."""
-    version = ".".join(sklearn.__version__.split(".")[:2])
-    if version not in COUNTS:
-        pytest.skip(f"not counted for scikit-learn {version}")
-    return COUNTS[version]
+    if VERSION not in COUNTS:
+        pytest.skip(f"not counted for scikit-learn {VERSION}")
+    return COUNTS[VERSION]
 
 
 def parametrize_with_checks(estimators):

@@ -12,8 +12,8 @@ VERSION = ".".join(sklearn.__version__.split(".")[:2])
 COUNTS = {"1.7": (58, 66, 59), "1.9": (59, 67, 60)}
 
 HAS_CALLBACKS = importlib.util.find_spec("sklearn.callback") is not None
-REFUSES_ZERO_WEIGHTS = VERSION != "1.7"
-KNOWS_POLARS = VERSION != "1.7"  # polars 2 no longer has the protocol that scikit-learn 1.7 reads names by
+REFUSES_ZERO_WEIGHTS = VERSION not in ("1.7", "1.8")
+KNOWS_POLARS = VERSION not in ("1.7", "1.8")  # these read names by a protocol that polars 2 no longer has
 
 
 def counts():
@@ -24,7 +24,7 @@ def counts():
 
 
 def parametrize_with_checks(estimators):
-    """scikit-learn's own decorator, which before 1.8 hands pytest a generator, deprecated there."""
+    """scikit-learn's own decorator, which before 1.9 hands pytest a generator, deprecated there."""
     mark = estimator_checks.parametrize_with_checks(estimators)
     names, cases = mark.args
     return pytest.mark.parametrize(names, list(cases), **mark.kwargs)

@@ -316,7 +316,8 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
             store=functools.partial(self._store, net),
             watcher=watcher,
         )
-        outcome = training.run(X, targets, sample_weight, rows, 1 if incremental else self.max_iter)
+        examples = net.examples(X, targets, sample_weight)
+        outcome = training.run(examples, rows, 1 if incremental else self.max_iter)
         self._warn_of(outcome, training, incremental)
 
     def _loss_plateau(self) -> Plateau:
@@ -421,7 +422,7 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
 
         self.n_iter_, self.loss_ = 0, np.nan
         try:
-            result = lbfgs.minimise(net, X, targets, weight, self.alpha, options, on_iteration)
+            result = lbfgs.minimise(net, net.examples(X, targets, weight), self.alpha, options, on_iteration)
         except KeyboardInterrupt:
             _warn("Training interrupted by user.")
             return

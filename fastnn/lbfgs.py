@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from fastnn.layout import empty
 from fastnn.model import MLP
+from fastnn.rows import Examples
 
 Array = npt.NDArray[Any]
 
@@ -18,9 +19,7 @@ class _StoppedError(Exception):
 
 def minimise(
     net: MLP,
-    X: Any,
-    y: Array,
-    sample_weight: Array | None,
+    examples: Examples,
     alpha: float,
     options: dict[str, Any],
     on_iteration: Callable[[tuple[float, float]], bool],
@@ -46,7 +45,7 @@ def minimise(
     def evaluate(theta: Array) -> tuple[float, Array]:
         nonlocal losses
         parameters[:] = theta
-        losses = net.flat_loss_and_gradient(X, y, sample_weight, alpha, gradient)
+        losses = net.flat_loss_and_gradient(examples, alpha, gradient)
         return sum(losses), gradient
 
     def after_iteration(theta: Array) -> None:

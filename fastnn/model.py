@@ -16,7 +16,7 @@ from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
 from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
-from fastnn.rows import Rows, check_range, flat, is_plain
+from fastnn.rows import Examples, Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
 
@@ -256,7 +256,8 @@ class MLP:
             if any(np.may_share_memory(part, out) for part in (rows.dense, rows.data, rows.indices, rows.indptr)):
                 raise ValueError("out must not share memory with X")
         if rows.n:
-            self._launch(epoch.FORWARD, rows, rows.n, rows.n, out=out.reshape(-1))
+            unlabelled = Examples(rows, self._no_rows, self._nothing, self._nothing)
+            self._launch(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, None, None, None, out.reshape(-1))
         return out.reshape(-1) if one else out
 
     def loss_and_gradients(
@@ -274,21 +275,23 @@ class MLP:
             The loss is (sum of weight * loss + alpha / 2 * sum of squared weights) / (sum of weight).
         """
         gradients = empty(self._layout.n_params, self.dtype)
-        data, penalty = self.flat_loss_and_gradient(X, y, sample_weight, alpha, gradients)
+        data, penalty = self.flat_loss_and_gradient(self.examples(X, y, sample_weight), alpha, gradients)
         whole = [self._layout.unpack(gradients, layer) for layer in self._range]
         return data + penalty, [g[:-1].copy() for g in whole], [g[-1].copy() for g in whole]
 
-    def flat_loss_and_gradient(
-        self, X: Array, y: Array, sample_weight: Array | None, alpha: float, gradient: Array
-    ) -> tuple[float, float]:
-        """Return the mean loss and the penalty, and leave the gradient in `gradient`, which lies as `flat_parameters`.
+    def examples(self, X: Any, y: Any, sample_weight: Any = None) -> Examples:
+        """Check rows and what is to be learnt from them, once for many epochs; arguments as of `loss_and_gradients`."""
+        rows = Rows.of(X, self.sizes[0], self.dtype)
+        if not rows.n:
+            raise ValueError("X must have at least one row, got 0")
+        labels, targets = self._checked_targets(y, rows.n)
+        weight = self._nothing if sample_weight is None else self._checked_weight(sample_weight, rows.n)
+        return Examples(rows, labels, targets, weight)
 
-        The arguments are those of `loss_and_gradients`.
-        """
-        rows = self._rows(X)
-        return self._run(
-            epoch.GRADIENTS, rows, rows.n, rows.n, y=y, sample_weight=sample_weight, alpha=alpha, gradients=gradient
-        )
+    def flat_loss_and_gradient(self, examples: Examples, alpha: float, gradient: Array) -> tuple[float, float]:
+        """Return the mean loss and the penalty; leave their gradient in `gradient`, which lies as `flat_parameters`."""
+        n = examples.rows.n
+        return self._run(epoch.GRADIENTS, examples, n, n, alpha, gradients=gradient)
 
     def train_epoch(
         self,
@@ -318,30 +321,20 @@ class MLP:
         Ctrl-C takes effect between compiled calls, some tenths of a second apart but never within a batch, and leaves a
         usable network.
         """
-        return sum(self._train_epoch(X, y, optimizer, batch_size, order, alpha, sample_weight))
-
-    def _train_epoch(
-        self,
-        X: Any,
-        y: Array,
-        optimizer: Optimizer,
-        batch_size: int,
-        order: Array | None,
-        alpha: float,
-        sample_weight: Array | None,
-    ) -> tuple[float, float]:
-        """As `train_epoch`, with the loss and the penalty apart."""
-        rows = self._rows(X)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a fastnn optimizer such as fastnn.Adam(), got {optimizer!r}")
         if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size.__index__() < 1:
             raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
-        indices = None if order is None else _checked_order(order, rows.n)
-        n_rows = rows.n if indices is None else len(indices)
-        return self._run(
-            epoch.TRAIN, rows, n_rows, min(batch_size.__index__(), n_rows), y=y, sample_weight=sample_weight,
-            alpha=alpha, order=indices, optimizer=optimizer,
-        )  # fmt: skip
+        examples = self.examples(X, y, sample_weight)
+        indices = None if order is None else _checked_order(order, examples.rows.n)
+        return sum(self.train(examples, optimizer, batch_size.__index__(), indices, alpha))
+
+    def train(
+        self, examples: Examples, optimizer: Optimizer, batch_size: int, order: Array | None, alpha: float
+    ) -> tuple[float, float]:
+        """As `train_epoch`, for examples and an int64 order within them; return the mean loss and the penalty apart."""
+        n_rows = examples.rows.n if order is None else len(order)
+        return self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, order, optimizer)
 
     def _adopt(self, optimizer: Optimizer) -> Array:
         """Return the optimizer's moments, which are of this network from now on."""
@@ -362,51 +355,42 @@ class MLP:
     def _run(
         self,
         mode: int,
-        X: Rows,
+        examples: Examples,
         n_rows: int,
         batch_size: int,
-        *,
-        y: Any,
-        sample_weight: Any,
         alpha: float,
         order: Array | None = None,
         optimizer: Optimizer | None = None,
         gradients: Array | None = None,
     ) -> tuple[float, float]:
-        """Check what goes with the rows and run the engine over them; return the means of data loss and penalty."""
-        labels, targets = self._checked_targets(y, X.n)
-        weight = None if sample_weight is None else self._checked_weight(sample_weight, X.n)
+        """Run the engine over the rows; return the means of data loss and penalty."""
         if finite_number("alpha", alpha) < 0:
             raise ValueError(f"alpha must be at least 0, got {alpha!r}")
-        if optimizer:
-            optimizer.hyper(self.dtype)
-            self._adopt(optimizer)
         data, penalty = self._launch(
-            mode, X, n_rows, batch_size, labels, targets, weight, float(alpha), order, optimizer, gradients
+            mode, examples, n_rows, batch_size, float(alpha), order, optimizer, gradients, self._nothing
         )
         return data / n_rows, penalty / n_rows
 
     def _launch(
         self,
         mode: int,
-        X: Rows,
+        examples: Examples,
         n_rows: int,
         batch_size: int,
-        labels: Array | None = None,
-        targets: Array | None = None,
-        weight: Array | None = None,
-        alpha: float = 0.0,
-        order: Array | None = None,
-        optimizer: Optimizer | None = None,
-        gradients: Array | None = None,
-        out: Array | None = None,
+        alpha: float,
+        order: Array | None,
+        optimizer: Optimizer | None,
+        gradients: Array | None,
+        out: Array,
     ) -> tuple[float, float]:
         """Call the engine, often enough that Ctrl-C need not wait long; return the sums of data loss and penalty."""
+        X = examples.rows
         flops = self._flops_of_step(mode, X, batch_size)
         n_threads = self._threads_for(flops)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
         call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
+        moments = self._adopt(optimizer) if optimizer else self._nothing
         n_launched = min(n_threads, parallel.numba_limit())
         key, work = self._borrowed(batch_size, n_threads, X.sparse)
         try:
@@ -422,12 +406,10 @@ class MLP:
                     n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
                     optimizer.steps if optimizer else 0, alpha, hyper,
                     work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
-                    self._no_rows if labels is None else labels, self._nothing if targets is None else targets,
-                    self._nothing if weight is None else weight, self._no_rows if order is None else order,
-                    self._params, optimizer.moments if optimizer else self._nothing,
-                    self._nothing if gradients is None else gradients, work.rows, work.scratch, work.partial,
-                    work.buckets, work.values, work.row_loss, work.squares, work.constants, work.result,
-                    self._nothing if out is None else out, work.identity, work.team,
+                    examples.labels, examples.targets, examples.weight, self._no_rows if order is None else order,
+                    self._params, moments, self._nothing if gradients is None else gradients, work.rows, work.scratch,
+                    work.partial, work.buckets, work.values, work.row_loss, work.squares, work.constants, work.result,
+                    out, work.identity, work.team,
                 )  # fmt: skip
                 if optimizer:  # before: Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     optimizer.steps += -(-(stop - start) // batch_size)
@@ -470,13 +452,6 @@ class MLP:
             self._spare[key] = work
 
     # -- checks ---------------------------------------------------------------------------------------------------
-
-    def _rows(self, X: Any) -> Rows:
-        """Return the checked rows of X, at least one."""
-        rows = Rows.of(X, self.sizes[0], self.dtype)
-        if not rows.n:
-            raise ValueError("X must have at least one row, got 0")
-        return rows
 
     def _check_out(self, out: Array, n: int, ndim: int) -> None:
         expected = (self.sizes[-1],) if ndim == 1 else (n, self.sizes[-1])

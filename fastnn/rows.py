@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ def flat(array: Array) -> Array:
     return (array if array.flags.writeable else np.asarray(_Alias(array))).reshape(-1)
 
 
-def is_plain(array: Any) -> bool:
+def is_plain(array: Any) -> TypeGuard[Array]:
     """Whether this is a NumPy array without a mask that would be lost, or rules of its own."""
     return isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix))
 
@@ -41,7 +41,7 @@ def check_range(name: str, values: Array, bound: int) -> None:
         raise ValueError(f"{name} must lie in [0, {bound}), got values from {values.min()} to {values.max()}")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class Rows:
     """A checked matrix; `indptr` is empty where it is dense, `dense` where it is sparse."""
 
@@ -61,33 +61,25 @@ class Rows:
         TypeError, ValueError
             If X is not what the kernels take.
         """
-        sparse = getattr(X, "format", None) == "csr"
-        if not sparse and not is_plain(X):
+        if getattr(X, "format", None) == "csr":
+            return cls._of_csr(X, n_columns, dtype)
+        if not is_plain(X):
             advice = "X.tocsr()" if hasattr(X, "tocsr") else "numpy.asarray"
             raise TypeError(f"X must be a plain NumPy array or a CSR matrix, got {type(X).__name__}; use {advice}")
-        if X.dtype != dtype:
-            raise TypeError(
-                f"X must have the network's dtype, {dtype}, got {X.dtype}; use X.astype({dtype.name!r})"
-            )
-        if len(X.shape) != 2 or X.shape[1] != n_columns:
-            raise ValueError(f"X must have shape (n, {n_columns}), got {X.shape}")
-        return cls._of_csr(X, dtype) if sparse else cls._of_dense(X)
-
-    @classmethod
-    def _of_dense(cls, X: Array) -> Self:
+        _check_kind(X.dtype, X.shape, n_columns, dtype)
         if not X.flags.c_contiguous or not X.flags.aligned:
             raise ValueError("X must be C-contiguous and aligned; use numpy.ascontiguousarray(X)")
-        n, width = X.shape
-        return cls(n, width, flat(X), _nothing(X.dtype), _nothing(_INT32), _nothing(_INT64))
+        return cls(len(X), n_columns, flat(X), _nothing(dtype), _nothing(_INT32), _nothing(_INT64))
 
     @classmethod
-    def _of_csr(cls, X: Any, dtype: np.dtype[Any]) -> Self:
-        n, n_columns = X.shape
+    def _of_csr(cls, X: Any, n_columns: int, dtype: np.dtype[Any]) -> Self:
         data, indices, indptr = (_checked_part(X, name) for name in ("data", "indices", "indptr"))
-        if data.dtype != dtype or not data.flags.c_contiguous or not data.flags.aligned:
-            raise ValueError(f"X.data must be C-contiguous, aligned and of dtype {dtype}; use X.copy()")
+        _check_kind(data.dtype, X.shape, n_columns, dtype)
+        if not data.flags.c_contiguous or not data.flags.aligned:
+            raise ValueError("X.data must be C-contiguous and aligned; use X.copy()")
         if len(indices) != len(data):
             raise ValueError(f"X.indices must be as long as X.data, {len(data)}, got {len(indices)}")
+        n = X.shape[0]
         if len(indptr) != n + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any() or indptr[-1] > len(data):
             raise ValueError(
                 f"X.indptr must go from 0 in {n} steps, none of them down, to at most {len(data)}, "
@@ -95,7 +87,7 @@ class Rows:
             )
         n_entries = int(indptr[-1])
         indices = indices[:n_entries]
-        check_range("X.indices", indices, n_columns)
+        check_range("X.indices", indices, min(n_columns, 2**31))  # the kernels take them as int32
         return cls(
             n, 1 + n_entries / max(1, n), _nothing(dtype), flat(data),
             flat(np.require(indices, np.int32, ["C", "A"])), flat(np.require(indptr, np.int64, ["C", "A"])),
@@ -115,10 +107,26 @@ class Rows:
         return int(counts.sum())
 
 
+class Examples(NamedTuple):
+    """Checked rows and what is to be learnt from them: class indices or targets, the other empty; weights or none."""
+
+    rows: Rows
+    labels: Array
+    targets: Array
+    weight: Array
+
+
+def _check_kind(found: np.dtype[Any], shape: tuple[int, ...], n_columns: int, dtype: np.dtype[Any]) -> None:
+    if found != dtype:
+        raise TypeError(f"X must have the network's dtype, {dtype}, got {found}; use X.astype({dtype.name!r})")
+    if len(shape) != 2 or shape[1] != n_columns:
+        raise ValueError(f"X must have shape (n, {n_columns}), got {shape}")
+
+
 def _checked_part(X: Any, name: str) -> Array:
     """Return an array of a CSR matrix."""
     array = getattr(X, name, None)
-    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray) or array.ndim != 1:
+    if not is_plain(array) or array.ndim != 1:
         raise TypeError(f"X.{name} must be a NumPy array of one dimension, got {type(array).__name__}")
     if name != "data" and array.dtype.kind not in "iu":
         raise TypeError(f"X.{name} must be integers, got dtype {array.dtype}")

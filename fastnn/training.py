@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.model import MLP
+from fastnn.rows import Examples
 
 Array = npt.NDArray[Any]
 Say = Callable[[str], None]
@@ -163,16 +164,16 @@ class Training:
     watcher: "Watcher | None" = None
     n_epochs: int = 0
 
-    def run(self, X: Any, y: Array, sample_weight: Array | None, rows: Array | None, max_epochs: int) -> Outcome:
-        """Train on `rows` of X, or on all of them, until the plateau, `max_epochs`, Ctrl-C or the watcher's word.
+    def run(self, examples: Examples, rows: Array | None, max_epochs: int) -> Outcome:
+        """Train on `rows` of the examples, or all of them: to the plateau, `max_epochs`, Ctrl-C or the watcher's word.
 
         Whatever ends it, an error of the watcher too, the network is usable, and the record goes to `store`.
         """
         try:
-            for order in itertools.islice(self._orders(len(y), rows), max_epochs):
+            for order in itertools.islice(self._orders(examples.rows.n, rows), max_epochs):
                 if self.watcher:
                     self.watcher.on_epoch_begin()
-                self._epoch(X, y, sample_weight, order)
+                self._epoch(examples, order)
                 is_over = self._is_over()
                 if self._is_stopped_by_watcher() or is_over:
                     return Outcome.CONVERGED
@@ -200,11 +201,11 @@ class Training:
             order = order[self.random_state.permutation(len(order))]
             yield order
 
-    def _epoch(self, X: Any, y: Array, sample_weight: Array | None, order: Array | None) -> None:
-        data, penalty = self.net._train_epoch(X, y, self.optimizer, self.batch_size, order, self.alpha, sample_weight)
+    def _epoch(self, examples: Examples, order: Array | None) -> None:
+        data, penalty = self.net.train(examples, self.optimizer, self.batch_size, order, self.alpha)
         loss = sklearn_loss(self.net, data, penalty)
         self.n_epochs += 1
-        self.n_rows_seen += len(y) if order is None else len(order)
+        self.n_rows_seen += examples.rows.n if order is None else len(order)
         self.loss_curve.append(loss)
         self._say(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
 

@@ -196,15 +196,15 @@ def test_warns_about_a_column_of_targets():
 
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_ctrl_c_leaves_a_usable_model(epochs, monkeypatch):
-    train_epoch, calls = MLP._train_epoch, []
+    train, calls = MLP.train, []
 
     def interrupted(*args):
         calls.append(args)
         if len(calls) > epochs:
             raise KeyboardInterrupt
-        return train_epoch(*args)
+        return train(*args)
 
-    monkeypatch.setattr(MLP, "_train_epoch", interrupted)
+    monkeypatch.setattr(MLP, "train", interrupted)
     X, y = data("multiclass")
     with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
         model = MLPClassifier().fit(X, y)

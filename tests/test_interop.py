@@ -22,15 +22,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 SETTINGS = {"hidden_layer_sizes": (7, 5), "max_iter": 5, "random_state": 0, "learning_rate_init": 0.01}
 
 
-class Classifier(fastnn.MLPClassifier, SklearnExchange):
-    pass
-
-
-class Regressor(fastnn.MLPRegressor, SklearnExchange):
-    pass
-
-
-PAIRS = {MLPClassifier: Classifier, MLPRegressor: Regressor}
+PAIRS = {MLPClassifier: fastnn.MLPClassifier, MLPRegressor: fastnn.MLPRegressor}
 
 rng = np.random.default_rng(0)
 N = 60
@@ -224,15 +216,15 @@ def test_warm_start_with_early_stopping_keeps_the_best():
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [MLPRegressor(), LogisticRegression(), Classifier(), MLPClassifier, None])
+@pytest.mark.parametrize("model", [MLPRegressor(), LogisticRegression(), fastnn.MLPClassifier(), MLPClassifier, None])
 def test_from_sklearn_takes_the_counterpart_alone(model):
     with pytest.raises(TypeError, match=r"must be a fitted sklearn.*\.MLPClassifier, got "):
-        Classifier.from_sklearn(model)
+        fastnn.MLPClassifier.from_sklearn(model)
 
 
 def test_the_found_type_is_named():
     with pytest.raises(TypeError, match=r"MLPRegressor, got sklearn\.linear_model\._logistic\.LogisticRegression"):
-        Regressor.from_sklearn(LogisticRegression())
+        fastnn.MLPRegressor.from_sklearn(LogisticRegression())
 
 
 @pytest.mark.parametrize("model", [MLPClassifier(), None])
@@ -245,9 +237,9 @@ def test_to_sklearn_takes_fastnns_estimators_alone(model):
 
 def test_what_is_not_fitted_is_refused():
     with pytest.raises(NotFittedError, match="This MLPClassifier instance is not fitted yet"):
-        Classifier.from_sklearn(MLPClassifier())
+        fastnn.MLPClassifier.from_sklearn(MLPClassifier())
     with pytest.raises(NotFittedError, match="instance is not fitted yet"):
-        Regressor().to_sklearn()
+        fastnn.MLPRegressor().to_sklearn()
 
 
 # -- the patch: each in a process of its own --------------------------------------------------------------------------
@@ -314,13 +306,11 @@ from sklearn.neural_network import MLPClassifier
 import fastnn
 from fastnn.interop import SklearnExchange, from_sklearn
 warnings.simplefilter("ignore")
-class Classifier(fastnn.MLPClassifier, SklearnExchange):
-    pass
 X, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
 fastnn.patch_sklearn()
 theirs = MLPClassifier((3,), max_iter=2, random_state=0).fit(X, y)
-ours = from_sklearn(theirs, Classifier)
-assert type(ours) is Classifier
+ours = from_sklearn(theirs, fastnn.MLPClassifier)
+assert type(ours) is fastnn.MLPClassifier
 assert type(ours.to_sklearn()) is MLPClassifier
 np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-12)
 try:

@@ -171,7 +171,7 @@ def forms(X):
     wide = X.copy()
     wide.indices, wide.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
     odd = types.SimpleNamespace(
-        format="csr", shape=X.shape, dtype=X.dtype, data=np.append(X.data, [7.0, 7.0]),
+        format="csr", shape=X.shape, data=np.append(X.data, [7.0, 7.0]),
         indices=np.append(X.indices, [-1, 1000]).astype(">i8"), indptr=X.indptr.astype(np.uint16),
     )  # fmt: skip
     frozen = X.copy()
@@ -281,7 +281,7 @@ def test_no_buffer_grows_with_the_inputs(monkeypatch):
 def changed(**parts):
     X = csr(6, 5, density=0.9)
     X.sum_duplicates()
-    as_they_are = {name: getattr(X, name) for name in ("shape", "dtype", "data", "indices", "indptr")}
+    as_they_are = {name: getattr(X, name) for name in ("shape", "data", "indices", "indptr")}
     return types.SimpleNamespace(**{**as_they_are, "format": "csr", **parts})
 
 

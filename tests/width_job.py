@@ -31,6 +31,16 @@ def trained(case, dtype, n_threads, sparse):
     return bits(net)
 
 
+def check_training(sizes, n, activation, output, dtype, sparse):
+    """Epochs of both optimizers in an order of their own, from class indices too: nothing is read beyond its end."""
+    net, X, T = problem(sizes, n, activation, output, dtype)
+    X, order = csr(n, sizes[0], dtype) if sparse else X, np.random.default_rng(0).integers(0, n, 2 * n)
+    targets = [T, np.arange(n) % sizes[-1]] if output == "softmax" else [T]
+    for rule, y in itertools.product((fastnn.Adam, fastnn.SGD), targets):
+        net = fastnn.MLP(sizes, activation, output, dtype, random_state=0)
+        assert np.isfinite(net.train_epoch(X, y, rule(), 77, order, 0.1, np.ones(n)))
+
+
 def main(expected_bits, thread_dtypes):
     assert expected_bits == simd.SIMD_BITS
     for dtype in DTYPES:
@@ -39,6 +49,8 @@ def main(expected_bits, thread_dtypes):
             net, X, T = problem(sizes, n, activation, output, dtype)
             check_against_reference(net, X, T, None, weight, 0.1)
             check_against_reference(net, csr(n, sizes[0], dtype), T, None, weight, 0.1)
+            for sparse in (False, True):
+                check_training(sizes, n, activation, output, dtype, sparse)
     model.FLOPS_PER_THREAD = 1e-9
     for dtype in thread_dtypes:
         for case, sparse in itertools.product(CASES, (False, True)):

@@ -11,7 +11,7 @@ from fastnn.kernels.jit import entry_point, is_cached, jit
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
-from fastnn.kernels.step import row_of, rows_region, weights_region
+from fastnn.kernels.step import row_of, rows_phase, weights_phase
 from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
 
 FORWARD, GRADIENTS, TRAIN = range(3)
@@ -70,7 +70,7 @@ def run(
             phase, last = phase + 1, False
             s = next_slice(state, thread, n_slices, phase)
             while s >= 0:
-                rows_region(
+                rows_phase(
                     s, n_slices, mode != FORWARD, plan, layers_of, X, data, indices, indptr, labels, targets,
                     sample_weight, params.dtype.type(scale), first_row, index, index_at, position, n, params, rows,
                     scratch, partial, buckets, values, row_loss, out,
@@ -89,7 +89,7 @@ def run(
             left = n_batch - done - n
             s = next_slice(state, thread, n_slices, phase)
             while s >= 0:
-                weights_region(
+                weights_phase(
                     s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
                     decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
                     X, indptr, first_row, index, index_at,

@@ -7,6 +7,7 @@ dtype. The rules are scikit-learn's: Adam's epsilon stands outside the bias corr
 
 import copy
 import dataclasses
+import functools
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -43,6 +44,7 @@ class Optimizer:
     counts as the same one, so that a network and its optimizer can be copied or pickled together.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     code: ClassVar[int]
     n_moments: ClassVar[int]
     steps: int
@@ -56,13 +58,6 @@ class Optimizer:
     def __copy__(self) -> Self:
         return copy.deepcopy(self)  # two optimizers that shared moments would both be wrong
 
-    def _check(self, name: str, value: Any) -> None:
-        number = finite_number(name, value)
-        if name in ("learning_rate", "epsilon") and number <= 0:
-            raise ValueError(f"{name} must be greater than 0, got {value!r}")
-        if name in ("momentum", "beta_1", "beta_2") and not 0 <= number <= 1 - (name != "momentum") * 1e-16:
-            raise ValueError(f"{name} must lie in [0, 1{']' if name == 'momentum' else ')'}, got {value!r}")
-
     def hyper(self, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[np.float64]:
         """Return the settings in the order of the fields, as the kernels take them, after a check of each.
 
@@ -71,12 +66,26 @@ class Optimizer:
         ValueError
             If a setting is out of its range, or epsilon so small that it is zero in `dtype`.
         """
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            self._check(field.name, value)
-            if field.name == "epsilon" and value < np.finfo(dtype).tiny:
-                raise ValueError(f"epsilon must not vanish in {np.dtype(dtype)}, got {value!r}")
-        return np.array([float(value) for value in dataclasses.astuple(self)])  # type: ignore[call-overload]
+        settings = tuple([(name, getattr(self, name)) for name in self.__dataclass_fields__])
+        try:
+            return _checked(settings, np.dtype(dtype))
+        except TypeError:  # not hashable, so no number
+            return _checked.__wrapped__(settings, np.dtype(dtype))
+
+
+@functools.lru_cache  # asked for at each epoch
+def _checked(settings: tuple[tuple[str, Any], ...], dtype: np.dtype[Any]) -> npt.NDArray[np.float64]:
+    numbers = []
+    for name, value in settings:
+        number = finite_number(name, value)
+        if name in ("learning_rate", "epsilon") and number <= 0:
+            raise ValueError(f"{name} must be greater than 0, got {value!r}")
+        if name in ("momentum", "beta_1", "beta_2") and not 0 <= number <= 1 - (name != "momentum") * 1e-16:
+            raise ValueError(f"{name} must lie in [0, 1{']' if name == 'momentum' else ')'}, got {value!r}")
+        if name == "epsilon" and number < np.finfo(dtype).tiny:
+            raise ValueError(f"epsilon must not vanish in {dtype}, got {value!r}")
+        numbers.append(number)
+    return np.array(numbers)
 
 
 @dataclasses.dataclass

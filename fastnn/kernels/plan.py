@@ -11,7 +11,7 @@ All offsets count elements from the start of the buffer they point into. `fastnn
     WEIGHTS,  # params: the panels of W, bias row included
     INPUT_ROWS,  # rows: this layer's input by row; the first layer's is X itself
     DELTA_ROWS,  # rows: this layer's delta by row
-    INPUT_UNITS,  # scratch: this layer's input by unit
+    INPUT_UNITS,  # scratch: this layer's input by unit; sparse rows are read where they lie
     OUTPUT_UNITS,  # scratch: this layer's output by unit, which is the next layer's input
     N_LAYER_FIELDS,
 ) = range(9)
@@ -19,24 +19,24 @@ All offsets count elements from the start of the buffer they point into. `fastnn
 # Fields of plan.
 (
     OUTPUT,  # code of the output function and its loss
-    NARROW,  # 1: gradients by row block within the rows region; 0: by tile in the weights region
+    NARROW,  # 1: gradients by row block within the rows phase; 0: by tile in the weights phase
     BLOCK_ROWS,  # rows carried through all the layers together
     CAPACITY,  # rows whose activations are held at once; a larger batch is taken in several rounds
-    SCRATCH,  # elements of scratch per thread
+    SCRATCH,  # elements of scratch per slice
     DELTA_A,  # scratch: the delta of every other layer by unit
     DELTA_B,  # scratch: the delta of the layers between
     TARGET,  # scratch: the targets of the block by unit
     WEIGHT,  # scratch: the sample weights of the block
     WORK,  # scratch: working rows of the losses
     TILE,  # scratch: one tile of gradients
-    PACKED,  # scratch: a panel of the first layer's inputs, by row
+    PACKED,  # scratch: a panel of the first layer's inputs, by row, unless they are sparse
     N_PARAMS,  # elements of params
     BUCKETS,  # buckets: distance between the starts that one slice of sparse rows and the next one have
     ENTRIES,  # buckets: the places of the entries of all slices
     N_FIELDS,
 ) = range(16)
 
-# Fields of tiles[i]: one rectangle of one weight matrix, the unit of work of the weights region.
+# Fields of tiles[i]: one rectangle of one weight matrix, the unit of work of the weights phase.
 (
     TILE_LAYER,
     TILE_IN,  # first input unit

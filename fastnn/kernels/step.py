@@ -1,10 +1,11 @@
-"""One step as two parallel regions.
+"""One step as two phases of a team.
 
-*Rows*: each thread carries its slice of the batch, block by block, through gather, all layers forward, the loss and
-all layers backward. *Weights*: each thread takes tiles of the weight matrices: gradient over the whole batch in one
-fixed order, penalty, update, transposed copy. No sum is shared out between threads, so the result does not depend on
-their number. In a *narrow* network, whose weights fit in L1, blocks compute their own gradients by dot products
-over rows, which saves every transpose, and the weights region adds the blocks up in their order.
+*Rows*: each slice of the batch is carried, block by block, through gather, all layers forward, the loss and all layers
+backward. *Weights*: each slice is a share of the tiles of the weight matrices: gradient over the whole batch in one
+fixed order, penalty, update. No sum is split between slices, so the result does not depend on their number. A slice has
+its own scratch, whichever thread takes it. In a *narrow* network, whose weights stay in the nearest caches, blocks
+compute their own gradients by dot products over rows, which saves every transpose, and the weights phase adds the
+blocks up in their order. *Sparse* rows differ in the first layer alone, and are never narrow.
 """
 
 from fastnn.kernels.activations import activation_backward, activation_forward
@@ -140,36 +141,36 @@ def backward_block(plan, layers, scratch, rows, params, partial, base, first, wi
 
 
 @jit
-def slice_of(thread, n_threads, n, granule):
-    """First and last row of a thread's share, at whole granules."""
+def slice_of(number, n_slices, n, granule):
+    """First and last row of a slice, at whole granules."""
     pieces = (n + granule - 1) // granule
-    return min(n, pieces * thread // n_threads * granule), min(n, pieces * (thread + 1) // n_threads * granule)
+    return min(n, pieces * number // n_slices * granule), min(n, pieces * (number + 1) // n_slices * granule)
 
 
 @jit
 def granule_of(plan, array):
-    """Rows that one thread takes whole: a block whose gradient is one sum, else what fills cache lines of each unit."""
+    """Rows that no two slices share: a block whose gradient is one sum, else what fills cache lines of each unit."""
     return plan[BLOCK_ROWS] if plan[NARROW] else max(lanes_of(array), elements_of(LINE, array))
 
 
 @jit
-def rows_region(
-    thread, n_threads, training, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
+def rows_phase(
+    number, n_slices, training, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
     first_row, index, index_at, position, n_rows, params, rows, scratch, partial, buckets, values, row_loss, out,
 ):
-    """Rows [position, position + n_rows) of the epoch: this thread's share, forward, and backward if training.
+    """Rows [position, position + n_rows) of the epoch: one slice of them, forward, and backward if training.
 
     Row r lies at first_row + index[index_at + r]. `scale` is 1 / (sum of the batch's sample weights): losses and
     deltas carry it, so that gradients are means.
     """
-    layers = layers_of[thread]
+    layers = layers_of[number]
     n_layers = layers.shape[0]
     n_out = layers[n_layers - 1, N_OUT]
-    lanes, base = lanes_of(scratch), thread * plan[SCRATCH]
+    lanes, base = lanes_of(scratch), number * plan[SCRATCH]
     line = max(lanes, elements_of(LINE, scratch))
-    low, high = slice_of(thread, n_threads, n_rows, granule_of(plan, scratch))
+    low, high = slice_of(number, n_slices, n_rows, granule_of(plan, scratch))
     if training and indptr.size > 0:
-        fill_buckets(plan, thread, buckets, values, data, indices, indptr, first_row, index, index_at, low, high,
+        fill_buckets(plan, number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high,
                      layers[0, N_IN])
     for first in range(low, high, plan[BLOCK_ROWS]):
         n = min(plan[BLOCK_ROWS], high - first)
@@ -228,19 +229,19 @@ def gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_a
 
 
 @jit
-def weights_region(
-    thread, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
+def weights_phase(
+    slice_number, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
     params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
     X, indptr, first_row, index, index_at,
 ):
-    """Take this thread's tiles: gradient over the rows held, and after the last rows of the batch, the update.
+    """Take one slice of the tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
     `decay` times a weight is the gradient of the penalty. `gradients` has room for all parameters where a batch is
     taken in several rounds or gradients are the result, and is empty where a tile's gradient need not outlive it.
     """
     layers = layers_of[0]
     packed = -1
-    for number in range(shares[thread], shares[thread + 1]):
+    for number in range(shares[slice_number], shares[slice_number + 1]):
         tile = tiles[number]
         l = tile[TILE_LAYER]
         layer = layers[l]
@@ -248,13 +249,13 @@ def weights_region(
         width_out = tile[TILE_OUT_WIDTH]
         w_at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * width_out
         n_units = min(tile[TILE_IN_WIDTH], n_in - tile[TILE_IN])
-        g, g_at = (gradients, w_at) if gradients.size > 0 else (scratch, thread * plan[SCRATCH] + plan[TILE])
+        g, g_at = (gradients, w_at) if gradients.size > 0 else (scratch, slice_number * plan[SCRATCH] + plan[TILE])
         if plan[NARROW]:
             gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate)
         elif l == 0 and indptr.size > 0:
             sparse_gradient(plan, layers_of.shape[0], layer, tile, buckets, values, rows, g, g_at, accumulate)
         else:
-            packed_at = thread * plan[SCRATCH] + plan[PACKED]
+            packed_at = slice_number * plan[SCRATCH] + plan[PACKED]
             if l == 0 and tile[TILE_IN] != packed:
                 packed = tile[TILE_IN]
                 pack_rows(scratch, packed_at, tile[TILE_IN_WIDTH], X, first_row * (n_in - 1), index, index_at,

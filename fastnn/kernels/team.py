@@ -1,7 +1,7 @@
 """A team of threads that goes through phases together: each phase has slices, taken by whoever comes first.
 
-One parallel region serves a whole epoch, where entering one costs as much as a small step. A thread that is late or
-taken away holds nobody up: its slice is claimed by another, and it finds its place when it comes. So no phase waits
+One parallel region serves a whole epoch, where entering one costs as much as a small step. A thread that comes
+late holds nobody up: its slice is claimed by another, and it finds its place when it comes. So no phase waits
 for a thread that has not begun, whatever the threading layer runs at once, and one thread alone finishes everything.
 What a slice computes does not depend on who takes it.
 

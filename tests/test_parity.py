@@ -105,7 +105,7 @@ def spy_on_rows(monkeypatch, X):
     ours, theirs = [], []
     their_class = sklearn_mlp.BaseMultilayerPerceptron
     our_split, our_epoch, their_split, their_batch = (
-        base.validation_split, MLP._train_epoch, sklearn_mlp.train_test_split, their_class._backprop
+        base.validation_split, MLP.train, sklearn_mlp.train_test_split, their_class._backprop
     )  # fmt: skip
 
     def spy_on_our_split(*args):
@@ -113,9 +113,9 @@ def spy_on_rows(monkeypatch, X):
         ours.append(X[parts[1]])
         return parts
 
-    def spy_on_our_epoch(net, X, y, optimizer, batch_size, order, *args):
+    def spy_on_our_epoch(net, examples, optimizer, batch_size, order, alpha):
         ours.append(X if order is None else X[order])
-        return our_epoch(net, X, y, optimizer, batch_size, order, *args)
+        return our_epoch(net, examples, optimizer, batch_size, order, alpha)
 
     def spy_on_their_split(*args, **kwargs):
         parts = their_split(*args, **kwargs)
@@ -127,7 +127,7 @@ def spy_on_rows(monkeypatch, X):
         return their_batch(model, X, *args)
 
     monkeypatch.setattr(base, "validation_split", spy_on_our_split)
-    monkeypatch.setattr(MLP, "_train_epoch", spy_on_our_epoch)
+    monkeypatch.setattr(MLP, "train", spy_on_our_epoch)
     monkeypatch.setattr(sklearn_mlp, "train_test_split", spy_on_their_split)
     monkeypatch.setattr(their_class, "_backprop", spy_on_their_batch)
     return ours, theirs

@@ -1,6 +1,6 @@
-"""Run the commands that the README shows and write their output into it: `python bench/report.py [NAME ...]`.
+"""Run the commands that the README and docs show and write their output there: `python bench/report.py [NAME ...]`.
 
-A block of the README between `<!-- begin NAME: COMMAND -->` and `<!-- end NAME -->` holds what COMMAND printed, or the
+A block between `<!-- begin NAME: COMMAND -->` and `<!-- end NAME -->` holds what COMMAND printed, or the
 last lines of it where the command line says `| tail -n N`.
 """
 
@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- begin (\w+): (.*?) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 
 
@@ -17,7 +18,7 @@ def output_of(command: str) -> str:
     """Return what a shell command prints, with the interpreter that runs this script first on its path."""
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = subprocess.run(
-        command, shell=True, cwd=README.parent, env={"PATH": path, "HOME": str(Path.home())}, text=True,
+        command, shell=True, cwd=ROOT, env={"PATH": path, "HOME": str(Path.home())}, text=True,
         stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
     return done.stdout.strip()
@@ -34,4 +35,5 @@ def written(block: re.Match[str], names: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(BLOCK.sub(lambda block: written(block, sys.argv[1:]), README.read_text()))
+    for page in PAGES:
+        page.write_text(BLOCK.sub(lambda block: written(block, sys.argv[1:]), page.read_text()))

@@ -50,7 +50,7 @@ def data(problem):
     X = rng.standard_normal((N_ROWS, N_FEATURES))
     scores = X @ rng.standard_normal((N_FEATURES, 3)) + 0.3 * rng.standard_normal((N_ROWS, 3))
     y = {
-        "binary": np.array(["no", "yes"])[(scores[:, 0] > 0).astype(int)],
+        "binary": np.where(scores[:, 0] > 0, 8, 6),
         "multiclass": np.array([7, 3, 5])[scores.argmax(axis=1)],
         "multilabel": (scores > 0).astype(int),
         "regression": scores[:, 0],

@@ -63,7 +63,7 @@ def test_grid(problem, solver, activation, variant):
     ours, theirs, X = train_both(problem, solver, activation, variant)
     assert ours.random_state.randint(2**30) == theirs.random_state.randint(2**30)
     if has_own_path(problem, solver):
-        assert deviation(outputs_of(ours, X), outputs_of(theirs, X)) < 0.1
+        assert deviation(outputs_of(ours, X), outputs_of(theirs, X)) < 0.2
     else:
         assert_same_model(ours, theirs, X, LBFGS_RTOL if solver == "lbfgs" else RTOL)
 

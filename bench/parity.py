@@ -1,0 +1,43 @@
+"""How far the estimators are from scikit-learn's own, over the grid of tests/test_parity.py: `python bench/parity.py`.
+
+It prints the table of docs/parity.md, which `python bench/report.py parity` writes there.
+"""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from parity_grid import GRID, deviation, has_own_path, losses_of, outputs_of, train_both
+
+Case = tuple[str, str, str, str]
+
+
+def rows() -> Iterator[tuple[str, list[Case]]]:
+    """Yield the name of each row of the table, and the cells of the grid that it sums up."""
+
+    def row_of(case: Case) -> tuple[bool, str, str]:
+        problem, solver, _, variant = case
+        return has_own_path(problem, solver), solver, variant
+
+    for (is_apart, solver, variant), cases in itertools.groupby(sorted(GRID, key=row_of), key=row_of):
+        yield f"{solver}, {variant}" + (", three squared errors" if is_apart else ""), list(cases)
+
+
+def table_row(name: str, cases: list[Case]) -> str:
+    losses, outputs, same_length = [], [], 0
+    for case in cases:
+        ours, theirs, X = train_both(*case)
+        same_length += ours.n_iter_ == theirs.n_iter_
+        losses.append(deviation(losses_of(ours)[:5], losses_of(theirs)[:5]))
+        outputs.append(deviation(outputs_of(ours, X), outputs_of(theirs, X)))
+    return f"| {name} | {len(cases)} | {max(losses):.0e} | {max(outputs):.0e} | {same_length} |"
+
+
+if __name__ == "__main__":
+    print("| solver and kind of fit | pairs of fits | first five losses | outputs in the end | equal `n_iter_` |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, cases in rows():
+        print(table_row(name, cases))

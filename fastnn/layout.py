@@ -24,8 +24,8 @@ NARROW_BLOCK = 480  # rows of a block of a narrow network
 NARROW_ROWS = 32 * NARROW_BLOCK  # rows held at once by a narrow network
 WIDE_BLOCK_BYTES = 576 * 1024  # one layer's input for a block of a wide network: about half of L2
 NARROW_PARAMS = 8192
-# Operations of a step, in float32, that two threads go through faster: it is worth more than what a narrow network saves,
-# whose single block of rows they could not share.
+# Operations of a step, in float32, that two threads go through faster: that is worth more than what a narrow network
+# saves, whose single block of rows they could not share.
 SHARED_FLOPS = 4_000_000
 
 

@@ -104,6 +104,14 @@ class Layout:
             part = whole[:, start : start + width]
             self._panel(params, layer, start, width)[:, : part.shape[1]] = part
 
+    @functools.cached_property
+    def used(self) -> Array:
+        """Indices of the parameters in the buffer that holds them and padding."""
+        marks = empty(self.n_params, self.dtype)
+        for layer, (n_in, n_out) in enumerate(self.pairs):
+            self.pack(marks, layer, np.ones((n_in, n_out)), np.ones(n_out))
+        return np.flatnonzero(marks)
+
     def unpack(self, params: Array, layer: int) -> Array:
         """Return W and b of one layer, (n_in + 1, n_out) with the bias as the last row."""
         n_out = self.pairs[layer][1]

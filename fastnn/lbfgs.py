@@ -36,8 +36,7 @@ def minimise(
     """Minimise the loss of a float64 network, leave it at the best parameters, and return SciPy's result.
 
     The result also has `losses`, the loss and the penalty there. `on_iteration` is called with the same two after each
-    iteration; True ends the training, and there is no result. The minimiser works on the parameters as the engine keeps
-    them; the padding between them has no gradient and stays as it is.
+    iteration; True ends the training, and there is no result.
 
     Raises
     ------
@@ -46,16 +45,16 @@ def minimise(
     """
     from scipy import optimize
 
-    parameters = net.flat_parameters
+    parameters, used = net.flat_parameters, net.used_parameters
     gradient = empty(parameters.size, parameters.dtype)
     losses = (np.nan, np.nan)
-    iterate = parameters.copy()
+    iterate = parameters[used]
 
     def evaluate(theta: Array) -> tuple[float, Array]:
         nonlocal losses
-        parameters[:] = theta
+        parameters[used] = theta
         losses = net.flat_loss_and_gradient(examples, alpha, gradient)
-        return sum(losses), gradient
+        return sum(losses), gradient[used]
 
     def after_iteration(theta: Array) -> None:
         iterate[:] = theta
@@ -70,7 +69,7 @@ def minimise(
                 evaluate, iterate.copy(), method="L-BFGS-B", jac=True, options=options, callback=after_iteration
             )
     except (KeyboardInterrupt, _StoppedError) as end:
-        parameters[:] = iterate
+        parameters[used] = iterate
         if isinstance(end, KeyboardInterrupt):
             raise
         return None

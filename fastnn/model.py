@@ -213,6 +213,11 @@ class MLP:
         """All parameters as the engine keeps them, with padding that is to stay 0: a view, to read and to write."""
         return self._params[: self._layout.n_params]
 
+    @property
+    def used_parameters(self) -> Array:
+        """Where in `flat_parameters` there is no padding."""
+        return self._layout.used
+
     def moments_by_layer(self, optimizer: Optimizer) -> list[list[Array]]:
         """Return each moment that the optimizer holds for this network, as arrays (n_in + 1, n_out), biases last."""
         moments = [] if optimizer.moments is None else np.split(optimizer.moments, optimizer.n_moments)

@@ -5,11 +5,8 @@
 
 import abc
 import contextlib
-import dataclasses
 import functools
 import importlib.util
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -24,9 +21,8 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-import fastnn
 from fastnn import lbfgs, plain
-from fastnn.interop import SklearnExchange
+from fastnn.fitted import FittedNetwork, warn, with_parameters
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.optimizers import SGD, Adam
@@ -63,40 +59,8 @@ DTYPES = (np.float64, np.float32)  # the first is what other dtypes become
 STOCHASTIC_SOLVERS = ("sgd", "adam")
 
 
-class FittedArrays:
-    """`coefs_` or `intercepts_`: made from the network when somebody asks for them, and from then on the model's own.
-
-    Predictions follow what is written to the arrays; as long as nobody has seen them there is nothing to follow.
-    """
-
-    def __init__(self, of_network: str) -> None:
-        self.of_network = of_network
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name, self.key = name, f"_{name}"
-
-    def __get__(self, model: Any, owner: type | None = None) -> Any:
-        if model is None:
-            return self
-        fitted = vars(model)
-        if self.key not in fitted:
-            if fitted.get("_net") is None:
-                raise AttributeError(f"{type(model).__name__!r} object has no attribute {self.name!r}")
-            fitted[self.key] = [np.array(array) for array in getattr(fitted["_net"], self.of_network)]
-        return fitted[self.key]
-
-    def __set__(self, model: Any, arrays: list[Array]) -> None:
-        vars(model)[self.key] = arrays
-
-    def __delete__(self, model: Any) -> None:
-        vars(model).pop(self.key, None)
-
-
-class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
+class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     """Parameters, training and outputs; what differs is how targets are encoded, scored and decoded."""
-
-    coefs_ = FittedArrays("weights")
-    intercepts_ = FittedArrays("biases")
 
     # The parameters and attributes are scikit-learn's, and so is their documentation, in the notebook's HTML view.
     _doc_link_module = "fastnn"
@@ -188,7 +152,6 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
     validation_scores_: list[float] | None
     best_validation_score_: float | None
     best_loss_: float | None
-    _optimizer: SGD | Adam
     _y_is_numeric: ClassVar[bool]
 
     @abc.abstractmethod
@@ -240,7 +203,7 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
         hidden_sizes = _checked_hidden_sizes(self.hidden_layer_sizes)
-        is_new = not (hasattr(self, "coefs_") and (self.warm_start or incremental))
+        is_new = not ((self.warm_start or incremental) and self._has_network())
         given_X, given_y = X, y
         X, y, sample_weight = self._validated(X, y, sample_weight, is_new)
         dtype = X.dtype if is_new else self._network().dtype
@@ -273,14 +236,15 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+            sample_weight = np.array(_check_sample_weight(sample_weight, X, dtype=X.dtype))
+            sample_weight[np.abs(sample_weight) < np.finfo(X.dtype).tiny] = 0  # as in the kernels
         return _by_rows(X), y, sample_weight
 
     def _begin(self, net: MLP) -> None:
         """Start anew with an untrained network."""
         self._set_network(net)
         self.n_layers_, self.n_outputs_, self.n_iter_, self.t_ = len(net.sizes), net.sizes[-1], 0, 0
-        self.__dict__.pop("_optimizer", None)
+        self.discard_optimizer()
         if self.solver in STOCHASTIC_SOLVERS:
             self.loss_curve_, self._no_improvement_count = [], 0
             self.best_loss_ = None if self.early_stopping else np.inf
@@ -301,10 +265,13 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
                 X.shape[0], self._strata(targets), self.validation_fraction, random_state
             )  # fmt: skip
             plateau = self._score_plateau(net, X[held_out], targets[held_out], _rows_of(sample_weight, held_out))
+        # Each fit begins with a new optimizer; partial_fit goes on with the one there is, whatever the parameters say.
+        kept = self._kept_optimizer(net) if incremental else None
+        self._optimizer, self._schedule = kept or (self._new_optimizer(), self._new_schedule())
         training = Training(
             net=net,
-            optimizer=self._optimizer_of(net, incremental),
-            schedule=self._schedule(),
+            optimizer=self._optimizer,
+            schedule=self._schedule,
             plateau=plateau,
             batch_size=self._batch_size(X.shape[0] if rows is None else len(rows)),
             alpha=self.alpha,
@@ -343,26 +310,15 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
         if isinstance(self.batch_size, str):
             return min(AUTO_BATCH_SIZE, n_rows)
         if self.batch_size > n_rows:
-            _warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
+            warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
         return min(int(self.batch_size), n_rows)
 
-    def _optimizer_of(self, net: MLP, incremental: bool) -> SGD | Adam:
-        """The optimizer that goes on where it is, or a new one; each `fit` takes a new one."""
-        kept = self.__dict__.get("_optimizer") if incremental else None
-        state = self.__dict__.pop("_optimizer_state", None)
-        if kept is not None:
-            self._optimizer = kept
-        elif incremental and state is not None:
-            self._optimizer = {"SGD": SGD, "Adam": Adam}[state["rule"]](**state["settings"])
-            net.set_moments(self._optimizer, state["moments"])
-            self._optimizer.steps = state["steps"]
-        elif self.solver == "sgd":
-            self._optimizer = SGD(self.learning_rate_init, self.momentum, self.nesterovs_momentum)
-        else:
-            self._optimizer = Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
-        return self._optimizer
+    def _new_optimizer(self) -> SGD | Adam:
+        if self.solver == "sgd":
+            return SGD(self.learning_rate_init, self.momentum, self.nesterovs_momentum)
+        return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
 
-    def _schedule(self) -> ConstantRate:
+    def _new_schedule(self) -> ConstantRate:
         # Adam adapts the steps itself; scikit-learn ignores the schedule there.
         if self.solver == "sgd" and self.learning_rate == "invscaling":
             return InverseScalingRate(self.learning_rate_init, self.power_t)
@@ -384,16 +340,16 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
 
     def _warn_of(self, outcome: Outcome, training: Training, incremental: bool) -> None:
         if outcome is Outcome.INTERRUPTED:
-            _warn("Training interrupted by user.")
+            warn("Training interrupted by user.")
         elif outcome is Outcome.DIVERGED and training.net.is_finite():
-            _warn(
+            warn(
                 f"Training diverged in epoch {training.n_epochs}: the loss is {self.loss_}. The best weights before"
                 " that were kept; a smaller learning_rate_init or scaled input may help.",
                 ConvergenceWarning,
             )
         elif outcome is Outcome.EXHAUSTED and not incremental:
-            _warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't"
+            warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter:d}) reached and the optimization hasn't"
                 " converged yet.",
                 ConvergenceWarning,
             )
@@ -403,8 +359,7 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
     def _fit_lbfgs(self, X: Any, targets: Array, sample_weight: Array | None, watcher: Watcher | None) -> None:
         net = self._network()
         if net.dtype != np.float64:  # the minimiser computes in float64
-            net = _with_parameters(net.sizes, self.activation, self.out_activation_, self.coefs_, self.intercepts_,
-                                   np.float64)  # fmt: skip
+            net = with_parameters(net.weights, net.biases, self.activation, self.out_activation_, np.float64)
             self._set_network(net)
         X = X.astype(net.dtype, copy=False)
         weight = None if sample_weight is None else sample_weight.astype(net.dtype, copy=False)
@@ -424,7 +379,7 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
         try:
             result = lbfgs.minimise(net, net.examples(X, targets, weight), self.alpha, options, on_iteration)
         except KeyboardInterrupt:
-            _warn("Training interrupted by user.")
+            warn("Training interrupted by user.")
             return
         finally:
             self._set_network(net)
@@ -440,7 +395,7 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
         ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
         arrays = [part.reshape(shape) for part, shape in zip(np.split(packed_coef_inter, ends), shapes, strict=True)]
         n = len(self.coefs_)
-        net = _with_parameters(self._network().sizes, self.activation, self.out_activation_, arrays[:n], arrays[n:])
+        net = with_parameters(arrays[:n], arrays[n:], self.activation, self.out_activation_)
         loss, d_coefs, d_intercepts = net.loss_and_gradients(_by_rows(X), y, sample_weight, self.alpha)
         return loss, np.concatenate([array.ravel() for array in (*d_coefs, *d_intercepts)])
 
@@ -469,7 +424,7 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs (n, n_outputs) of the network, in its dtype."""
-        if "_net" not in self.__dict__:
+        if not self._has_network():
             check_is_fitted(self, "coefs_")
         net = self._network()
         X = self._validated_rows(X, net.dtype)
@@ -485,80 +440,8 @@ class BaseMLP(SklearnExchange, CallbackSupportMixin, BaseEstimator, abc.ABC):  #
             and X.flags.c_contiguous and X.flags.aligned and np.isfinite(X).all()
         ):  # fmt: skip
             return X
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=DTYPES, order="C", reset=False)
-        return _by_rows(X).astype(dtype, copy=False)
-
-    def _set_network(self, net: MLP) -> None:
-        self._net = net
-        for name in ("_coefs_", "_intercepts_", "_followed"):
-            self.__dict__.pop(name, None)
-
-    def _network(self) -> MLP:
-        """Return the network of `coefs_` and `intercepts_`, brought up to date where they have been written to."""
-        fitted = self.__dict__
-        net: MLP | None = fitted.get("_net")
-        if net is None or "_coefs_" in fitted or "_intercepts_" in fitted or not self._describes(net):
-            net = self._follow_arrays(net)
-        return net
-
-    def _describes(self, net: MLP) -> bool:
-        return net.output == self.out_activation_ and all(name == self.activation for name in net.activations)
-
-    def _follow_arrays(self, net: MLP | None) -> MLP:
-        arrays = [*self.coefs_, *self.intercepts_]
-        followed = self.__dict__.get("_followed")
-        if net is not None and followed is None:
-            followed = [*net.weights, *net.biases]
-        if net is not None and followed is not None and _same(followed, arrays) and self._describes(net):
-            self._followed = followed
-            return net
-        sizes = (len(self.coefs_[0]), *(len(array) for array in self.intercepts_))
-        if net is not None and net.sizes == sizes and self._describes(net):
-            net.weights, net.biases = self.coefs_, self.intercepts_
-        else:
-            net = _with_parameters(sizes, self.activation, self.out_activation_, self.coefs_, self.intercepts_)
-        self._net, self._followed = net, [np.array(array) for array in arrays]
-        return net
-
-    # -- pickles ----------------------------------------------------------------------------------------------------
-
-    def discard_optimizer(self) -> Self:
-        """Forget what only a further `partial_fit` needs, which makes a pickle a third as large after Adam.
-
-        Returns
-        -------
-        self
-        """
-        for name in ("_optimizer", "_optimizer_state"):
-            self.__dict__.pop(name, None)
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return arrays and builtins alone; how the engine keeps them depends on the machine."""
-        state = super().__getstate__().copy()
-        names = ("_net", "_coefs_", "_intercepts_", "_followed", "_optimizer")
-        private = {name: state.pop(name, None) for name in names}
-        if hasattr(self, "coefs_"):
-            state |= {name: [np.array(array) for array in getattr(self, name)] for name in ("coefs_", "intercepts_")}
-        optimizer = private["_optimizer"]
-        if optimizer is not None:
-            state["_optimizer_state"] = {
-                "rule": type(optimizer).__name__,
-                "settings": dataclasses.asdict(optimizer),
-                "steps": optimizer.steps,
-                "moments": self._network().moments_by_layer(optimizer),
-            }
-        return {**state, "_fastnn_version": fastnn.__version__}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        version = state.pop("_fastnn_version", None)
-        if version != fastnn.__version__ and "_sklearn_version" not in state:
-            _warn(f"Loading a {type(self).__name__} that fastnn {version} saved into fastnn {fastnn.__version__}.")
-        managed = {name: state.pop(name) for name in ("coefs_", "intercepts_", "_label_binarizer") if name in state}
-        super().__setstate__(state)
-        for name, value in managed.items():
-            setattr(self, name, value)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        return np.require(X, dtype, ["C", "A"]) if isinstance(X, np.ndarray) else _by_rows(X).astype(dtype, copy=False)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -579,14 +462,6 @@ class _Callbacks:
         return bool(self.epoch.call_on_fit_task_end(**self.told, reconstruction_attributes=self.reconstruction))
 
 
-def _warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn of the line that called fastnn, however many of our own functions and decorators are in between."""
-    level, frame = 1, sys._getframe(0)
-    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("fastnn", "sklearn", "contextlib"):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
-
-
 def _checked_hidden_sizes(sizes: Any) -> list[int]:
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
     if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes):
@@ -603,18 +478,3 @@ def _by_rows(X: Any) -> Any:
 
 def _rows_of(array: Array | None, rows: Array) -> Array | None:
     return None if array is None else array[rows]
-
-
-def _with_parameters(
-    sizes: Any, activation: str, output: str, coefs: Any, intercepts: Any, dtype: npt.DTypeLike | None = None
-) -> MLP:
-    """Return a new network of these parameters, float32 if they are."""
-    if dtype is None:
-        dtype = np.float32 if all(np.asarray(array).dtype == np.float32 for array in coefs) else np.float64
-    net = MLP(sizes, activation, output, dtype, random_state=0)
-    net.weights, net.biases = coefs, intercepts
-    return net
-
-
-def _same(arrays: list[Array], others: list[Array]) -> bool:
-    return len(arrays) == len(others) and all(map(np.array_equal, arrays, others))

@@ -31,7 +31,7 @@ def _can_fit_in_part(model: BaseMLP) -> bool:
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """Multilayer perceptron classifier, with the parameters and results of scikit-learn's `MLPClassifier`.
 
-    It minimises the log-loss and an L2 penalty by stochastic gradient descent over shuffled batches.
+    It minimises the log-loss and an L2 penalty, over shuffled batches or by L-BFGS.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Units of each hidden layer; () makes a linear model.
     activation : {"identity", "logistic", "tanh", "relu"}, default "relu"
         Activation of the hidden layers.
-    solver : {"adam", "sgd"}, default "adam"
-        Rule of the updates; "lbfgs" is not supported yet.
+    solver : {"lbfgs", "sgd", "adam"}, default "adam"
+        Rule of the updates; "lbfgs" takes all rows at once, and suits small data.
     alpha : float >= 0, default 0.0001
         Strength of the L2 penalty, alpha / 2 * sum of squared weights / sum of sample weights of the batch.
     batch_size : int >= 1 or "auto", default "auto"
@@ -63,13 +63,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     verbose : bool or int, default False
         Whether to print the loss of each epoch.
     warm_start : bool, default False
-        Not supported yet.
+        Whether `fit` goes on from the weights that the model has.
     momentum : float in [0, 1], default 0.9
         Share of the last step that "sgd" keeps.
     nesterovs_momentum : bool, default True
         Whether "sgd" steps from where the momentum leads.
     early_stopping : bool, default False
-        Not supported yet.
+        Whether to hold rows out, stop once their score no longer improves, and keep the weights of the best epoch.
     validation_fraction : float in [0, 1), default 0.1
         Of use with early stopping alone.
     beta_1, beta_2 : float in [0, 1), default 0.9 and 0.999
@@ -99,7 +99,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Loss of the last epoch, and the lowest of all.
     loss_curve_ : list of float
         Loss of each epoch, a mean over the batches before their updates.
-    validation_scores_, best_validation_score_ : None
+    validation_scores_, best_validation_score_ : list of float, float
+        Score of each epoch on the rows held out, and the best; None without early stopping, where `best_loss_` is None.
 
     Examples
     --------
@@ -163,6 +164,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             self._label_binarizer = binarizer = LabelBinarizer().fit(y)
             self.classes_ = binarizer.classes_
         else:
+            self._check_kind(type_of_target(y))
             self._check_classes(unique_labels(y))
         if is_new:
             self.out_activation_ = "softmax" if self._y_type == "multiclass" else "logistic"
@@ -171,6 +173,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return (indicators != 0).astype(dtype), indicators.shape[1]
         indices = np.searchsorted(self.classes_, y)
         return (indices, len(self.classes_)) if self._y_type == "multiclass" else (indices.astype(dtype), 1)
+
+    def _check_kind(self, kind: str) -> None:
+        is_multilabel, was_multilabel = kind.startswith("multilabel"), self._y_type.startswith("multilabel")
+        if is_multilabel and not was_multilabel:
+            raise ValueError("The object was not fitted with multilabel input.")
+        if was_multilabel and not is_multilabel:
+            raise ValueError(f"The object was fitted with multilabel input; y must be indicators, got {kind} labels.")
 
     def _check_classes(self, classes: Array) -> None:
         if self.warm_start:
@@ -275,8 +284,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     """Multilayer perceptron regressor, with the parameters and results of scikit-learn's `MLPRegressor`.
 
-    It minimises half the squared error or half the Poisson deviance, and an L2 penalty, by stochastic gradient
-    descent over shuffled batches.
+    It minimises half the squared error or half the Poisson deviance, and an L2 penalty, over shuffled batches or by
+    L-BFGS.
 
     Parameters
     ----------
@@ -376,6 +385,8 @@ best_validation_score_
         return self._fit(X, y, sample_weight, incremental=True)
 
     def _encode(self, y: Any, is_new: bool, incremental: bool, dtype: npt.DTypeLike) -> tuple[Array, int]:
+        if sparse.issparse(y):
+            raise TypeError("Sparse y was passed, but dense targets are required; use y.toarray()")
         if is_new:
             self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
         return y.astype(dtype, casting="same_kind", copy=False), 1 if y.ndim == 1 else y.shape[1]

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, SupportsIndex
+from typing import Any, NoReturn, Self, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -230,6 +230,17 @@ class MLP:
             for layer, array in enumerate(arrays):
                 self._layout.pack(moment, layer, array[:-1], array[-1])
 
+    def owns(self, optimizer: Optimizer) -> bool:
+        """Whether an optimizer is this network's, or nobody's yet."""
+        return optimizer.owner in (None, self._owner)
+
+    def with_functions(self, activation: str, output: str) -> Self:
+        """Return a copy with other functions between the same parameters; optimizers of this network are its own."""
+        twin = type(self)(self.sizes, activation, output, self.dtype, random_state=0)
+        twin._params[:] = self._params
+        twin._identity = self._identity
+        return twin
+
     # -- use ------------------------------------------------------------------------------------------------------
 
     def forward(self, X: Any, out: Array | None = None) -> Array:
@@ -341,13 +352,16 @@ class MLP:
         n_rows = examples.rows.n if order is None else len(order)
         return self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, order, optimizer)
 
+    @property
+    def _owner(self) -> str:
+        return f"{self._identity}/{SIMD_BITS}"  # how moments lie depends on the width of vectors
+
     def _adopt(self, optimizer: Optimizer) -> Array:
         """Return the optimizer's moments, which are of this network from now on."""
-        owner = f"{self._identity}/{SIMD_BITS}"  # how moments lie depends on the width of vectors
         if optimizer.owner is None:
-            optimizer.owner = owner
+            optimizer.owner = self._owner
             optimizer.moments = empty(optimizer.n_moments * self._layout.n_params, self.dtype)
-        elif optimizer.owner != owner:
+        elif not self.owns(optimizer):
             raise ValueError(
                 "optimizer holds the moments of another network, or of a machine with other vectors; "
                 "make a new one for this network"

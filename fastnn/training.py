@@ -35,6 +35,7 @@ class Outcome(enum.Enum):
 # -- learning-rate schedules ------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass
 class ConstantRate:
     """The learning rate stays; a plateau ends the training. The other schedules override what differs."""
 
@@ -57,6 +58,7 @@ class InverseScalingRate(ConstantRate):
         optimizer.learning_rate = self.initial / (n_rows_seen + 1) ** self.power
 
 
+@dataclasses.dataclass
 class AdaptiveRate(ConstantRate):
     """Each plateau divides the learning rate, until it is too small to be of use."""
 

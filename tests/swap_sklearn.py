@@ -9,17 +9,19 @@ from sklearn.neural_network import _multilayer_perceptron
 import fastnn
 
 NAMES = ("MLPClassifier", "MLPRegressor")
-for module in (sklearn.neural_network, _multilayer_perceptron):
-    for name in NAMES:
-        setattr(module, name, getattr(fastnn, name))
+
+
+def pytest_configure(config):
+    """As a plugin alone: who imports this file for its doctests keeps scikit-learn as it is."""
+    for module in (sklearn.neural_network, _multilayer_perceptron):
+        for name in NAMES:
+            setattr(module, name, getattr(fastnn, name))
+    # A test that finds its way round the swap must not pass.
+    _multilayer_perceptron.BaseMultilayerPerceptron._fit = refuse
 
 
 def refuse(*args, **kwargs):
     raise AssertionError("a test reached scikit-learn's own class")
-
-
-# A test that finds its way round the swap must not pass.
-_multilayer_perceptron.BaseMultilayerPerceptron._fit = refuse
 
 
 def pytest_collection_finish(session):

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from parity_grid import PROBLEMS, data, fit_both
+from scipy import sparse
 from sklearn import neural_network as sklearn_nn
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -364,3 +365,62 @@ def test_pipeline_and_grid_search():
 def test_imports_without_sklearn(module):
     code = f"import sys, {module}; assert not any(name.split('.')[0] == 'sklearn' for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_text_is_refused_in_predict():
+    """As by scikit-learn, which converts it in `fit`."""
+    X, y = data("binary")
+    model = MLPClassifier(tol=1e9).fit(X, y)
+    with pytest.raises(ValueError, match="dtype='numeric' is not compatible with arrays of bytes/strings"):
+        model.predict(X.astype(str))
+
+
+def test_warns_where_code_has_no_name():
+    X, y = data("binary")
+    with pytest.warns(ConvergenceWarning):
+        exec("MLPClassifier(max_iter=1).fit(X, y)", {"MLPClassifier": MLPClassifier, "X": X, "y": y})
+
+
+def test_a_failed_partial_fit_leaves_what_can_be_pickled():
+    X, y = data("poisson")
+    model = MLPRegressor(loss="poisson", random_state=0)
+    with pytest.raises(ValueError, match="at least 0"):
+        model.partial_fit(X, -1.0 - y)
+    loaded = pickle.loads(pickle.dumps(model)).partial_fit(X, y)
+    assert np.isfinite(loaded.loss_)
+
+
+def test_a_loaded_model_has_its_parameters_once():
+    X, y = data("binary")
+    loaded = pickle.loads(pickle.dumps(MLPClassifier(tol=1e9).fit(X, y)))
+    loaded.predict(X)
+    assert not {"_saved", "_coefs_", "_intercepts_", "_followed"} & set(vars(loaded))
+    assert loaded.coefs_[0].shape == (6, 100)
+
+
+def test_arrays_can_be_deleted():
+    X, y = data("binary")
+    model = MLPClassifier(tol=1e9).fit(X, y)
+    del model.coefs_
+    assert not hasattr(model, "coefs_") and hasattr(model, "intercepts_")
+
+
+def test_pruned_coefs():
+    X, y = data("regression")
+    model = MLPRegressor(tol=1e9, random_state=0).fit(X, y)
+    expected = model.predict(X)
+    model.coefs_[0] = sparse.csr_array(model.coefs_[0])
+    np.testing.assert_array_equal(model.predict(X), expected)
+
+
+@pytest.mark.parametrize("model", [MLPClassifier, MLPRegressor])
+def test_the_documentation_is_of_this_version(model):
+    assert "not supported" not in model.__doc__.lower()
+
+
+def test_subnormal_weights_count_as_zero():
+    X, y = data("regression")
+    weight = np.r_[1e-40, np.ones(len(X) - 1)]
+    fits = [MLPRegressor(tol=1e9, random_state=0).fit(X.astype("float32"), y, w)
+            for w in (weight, np.where(weight < 1e-30, 0, weight))]  # fmt: skip
+    np.testing.assert_array_equal(fits[0].coefs_[0], fits[1].coefs_[0])

@@ -26,6 +26,7 @@ LAYERS = [
     {"patching"},
     {"estimators"},
     {"base"},
+    {"fitted"},
     {"training", "lbfgs"},
     {"model"},
     {"layout", "parallel", "rows", "plain"},

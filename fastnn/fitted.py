@@ -1,0 +1,207 @@
+"""The fitted network of an estimator: its arrays as users see them, the optimizer it goes on with, and its pickles."""
+
+import dataclasses
+import sys
+import warnings
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+import fastnn
+from fastnn import training
+from fastnn.interop import SklearnExchange
+from fastnn.kernels import optimizers
+from fastnn.kernels.optimizers import SGD, Adam
+from fastnn.model import MLP
+from fastnn.training import ConstantRate
+
+Array = npt.NDArray[Any]
+
+
+class FittedArrays:
+    """`coefs_` or `intercepts_`: made from the network when somebody asks for them, and from then on the model's own.
+
+    Predictions follow what is written to the arrays; as long as nobody has seen them there is nothing to follow.
+    """
+
+    def __init__(self, of_network: str) -> None:
+        self.of_network = of_network
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name, self.key = name, f"_{name}"
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        if model is None:
+            return self
+        fitted = vars(model)
+        if self.key not in fitted:
+            net = model._unseen_network()
+            if net is None:
+                raise AttributeError(f"{type(model).__name__!r} object has no attribute {self.name!r}")
+            fitted[self.key] = [np.array(array) for array in getattr(net, self.of_network)]
+        return fitted[self.key]
+
+    def __set__(self, model: Any, arrays: list[Array]) -> None:
+        vars(model)[self.key] = arrays
+
+    def __delete__(self, model: Any) -> None:
+        model.coefs_, model.intercepts_ = model.coefs_, model.intercepts_  # what is left is the arrays
+        for key in ("_net", "_saved", "_followed", self.key):
+            vars(model).pop(key, None)
+
+
+class FittedNetwork(SklearnExchange):
+    """Keeps the network of an estimator as `_net`, or as the arrays of `_saved` where it was loaded and not yet used.
+
+    `_coefs_` and `_intercepts_` are there once somebody has seen or set them, and `_followed` are copies of what the
+    network was last brought up to date with.
+    """
+
+    activation: str
+    out_activation_: str
+    _net: MLP
+    _optimizer: SGD | Adam
+    _schedule: ConstantRate
+
+    coefs_ = FittedArrays("weights")
+    intercepts_ = FittedArrays("biases")
+
+    def _has_network(self) -> bool:
+        return not self.__dict__.keys().isdisjoint(("_net", "_saved", "_coefs_"))
+
+    def _set_network(self, net: MLP) -> None:
+        self._net = net
+        for name in ("_saved", "_coefs_", "_intercepts_", "_followed"):
+            self.__dict__.pop(name, None)
+
+    def _network(self) -> MLP:
+        """Return the network of `coefs_` and `intercepts_`, brought up to date with what has been written to them."""
+        net = self._unseen_network()
+        if net is None or not self.__dict__.keys().isdisjoint(("_coefs_", "_intercepts_")):
+            return self._follow_arrays(net)
+        if not self._describes(net):
+            self._net = net = net.with_functions(self.activation, self.out_activation_)
+        return net
+
+    def _unseen_network(self) -> MLP | None:
+        """Return the network as it was trained or loaded, None where there is none."""
+        saved = self.__dict__.get("_saved")
+        net: MLP | None = self.__dict__.get("_net")
+        if net is None and saved is not None:
+            coefs, intercepts = saved
+            self._net = net = with_parameters(coefs, intercepts, self.activation, self.out_activation_)
+            self.__dict__.pop("_saved", None)
+        return net
+
+    def _describes(self, net: MLP) -> bool:
+        return net.output == self.out_activation_ and all(name == self.activation for name in net.activations)
+
+    def _follow_arrays(self, net: MLP | None) -> MLP:
+        coefs, intercepts = map(_dense, (self.coefs_, self.intercepts_))
+        arrays, followed = [*coefs, *intercepts], self.__dict__.get("_followed")
+        if net is None or net.sizes != (len(coefs[0]), *map(len, intercepts)):
+            net, followed = with_parameters(coefs, intercepts, self.activation, self.out_activation_), arrays
+            self.discard_optimizer()
+        elif not self._describes(net):
+            net = net.with_functions(self.activation, self.out_activation_)
+        if followed is None:
+            followed = [*net.weights, *net.biases]
+        if followed is arrays or not _same(followed, arrays):
+            net.weights, net.biases = coefs, intercepts
+            followed = [np.array(array) for array in arrays]
+        self._net, self._followed = net, followed
+        return net
+
+    # -- the optimizer ------------------------------------------------------------------------------------------------
+
+    def _kept_optimizer(self, net: MLP) -> tuple[SGD | Adam, ConstantRate] | None:
+        """Return the optimizer and the schedule that go on where they were, if they are this network's."""
+        state = self.__dict__.pop("_optimizer_state", None)
+        if state is not None:
+            optimizer = getattr(optimizers, state["rule"])(**state["settings"])
+            net.set_moments(optimizer, state["moments"])
+            optimizer.steps = state["steps"]
+            self._optimizer = optimizer
+            self._schedule = getattr(training, state["schedule"])(**state["schedule_settings"])
+        if "_optimizer" in self.__dict__ and net.owns(self._optimizer):
+            return self._optimizer, self._schedule
+        return None
+
+    def discard_optimizer(self) -> Self:
+        """Forget what only a further `partial_fit` needs, which makes a pickle a third as large after Adam.
+
+        Returns
+        -------
+        self
+        """
+        for name in ("_optimizer", "_schedule", "_optimizer_state"):
+            self.__dict__.pop(name, None)
+        return self
+
+    # -- pickles ------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return arrays and builtins alone; how the engine keeps them depends on the machine."""
+        state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
+        for name in ("_net", "_saved", "_coefs_", "_intercepts_", "_followed", "_optimizer", "_schedule"):
+            state.pop(name, None)
+        if self._has_network():
+            net = self._network()
+            state["coefs_"], state["intercepts_"] = map(_copies, (net.weights, net.biases))
+            optimizer = self.__dict__.get("_optimizer")
+            if optimizer is not None and optimizer.moments is not None and net.owns(optimizer):
+                state["_optimizer_state"] = {
+                    "rule": type(optimizer).__name__,
+                    "settings": dataclasses.asdict(optimizer),
+                    "steps": optimizer.steps,
+                    "moments": net.moments_by_layer(optimizer),
+                    "schedule": type(self._schedule).__name__,
+                    "schedule_settings": dataclasses.asdict(self._schedule),
+                }
+        return {**state, "_fastnn_version": fastnn.__version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        version = state.pop("_fastnn_version", None)
+        if version != fastnn.__version__ and "_sklearn_version" not in state:
+            warn(f"Loading a {type(self).__name__} that fastnn {version} saved into fastnn {fastnn.__version__}.")
+        arrays = [state.pop(name, None) for name in ("coefs_", "intercepts_")]
+        binarizer = state.pop("_label_binarizer", None)
+        super().__setstate__(state)
+        if arrays[0] is not None:
+            self._saved = arrays
+        if binarizer is not None:
+            self._label_binarizer = binarizer
+
+
+def with_parameters(
+    coefs: Any, intercepts: Any, activation: str, output: str, dtype: npt.DTypeLike | None = None
+) -> MLP:
+    """Return a new network of these parameters, float32 if they are and no other dtype is asked for."""
+    if dtype is None:
+        dtype = np.float32 if all(np.asarray(array).dtype == np.float32 for array in coefs) else np.float64
+    net = MLP((len(coefs[0]), *map(len, intercepts)), activation, output, dtype, random_state=0)
+    net.weights, net.biases = coefs, intercepts
+    return net
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of the line that called fastnn, however many of our own functions and decorators are in between."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("fastnn", "sklearn", "contextlib"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _copies(arrays: list[Array]) -> list[Array]:
+    return [np.array(array) for array in arrays]
+
+
+def _dense(arrays: list[Any]) -> list[Array]:
+    """Return the arrays, sparse ones (of pruned networks) as dense ones."""
+    return [array.toarray() if hasattr(array, "toarray") else array for array in arrays]
+
+
+def _same(arrays: list[Array], others: list[Array]) -> bool:
+    return len(arrays) == len(others) and all(map(np.array_equal, arrays, others))

@@ -164,8 +164,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             self._label_binarizer = binarizer = LabelBinarizer().fit(y)
             self.classes_ = binarizer.classes_
         else:
-            self._check_kind(type_of_target(y))
             self._check_classes(unique_labels(y))
+            self._check_kind(type_of_target(y))
         if is_new:
             self.out_activation_ = "softmax" if self._y_type == "multiclass" else "logistic"
         if self._y_type == "multilabel-indicator":

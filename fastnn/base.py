@@ -267,6 +267,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             plateau = self._score_plateau(net, X[held_out], targets[held_out], _rows_of(sample_weight, held_out))
         # Each fit begins with a new optimizer; partial_fit goes on with the one there is, whatever the parameters say.
         kept = self._kept_optimizer(net) if incremental else None
+        self.discard_optimizer()
         self._optimizer, self._schedule = kept or (self._new_optimizer(), self._new_schedule())
         training = Training(
             net=net,

@@ -152,6 +152,16 @@ def test_settings_that_change(before, change, way):
     assert_same_model(*models, X)
 
 
+@pytest.mark.parametrize("solver", [{}, SGD], ids=str)
+def test_partial_fit_after_a_warm_fit_of_a_loaded_model(solver):
+    X, y = data("multiclass")
+    models = make_both("multiclass", warm_start=True, **solver)
+    models = [pickle.loads(pickle.dumps(model.fit(X, y))) for model in models]
+    for model in models:
+        model.fit(X, y).partial_fit(X, y)
+    assert_same_model(*models, X)
+
+
 @pytest.mark.parametrize(("first", "second"), [("multiclass", "multilabel"), ("binary", "multilabel")])
 def test_indicators_after_classes_are_refused(first, second):
     X, y = data(first)

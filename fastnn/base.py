@@ -425,7 +425,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs (n, n_outputs) of the network, in its dtype."""
-        if not self._has_network():
+        if "_net" not in self.__dict__ and not self._has_network():
             check_is_fitted(self, "coefs_")
         net = self._network()
         X = self._validated_rows(X, net.dtype)

@@ -77,8 +77,9 @@ class FittedNetwork(SklearnExchange):
 
     def _network(self) -> MLP:
         """Return the network of `coefs_` and `intercepts_`, brought up to date with what has been written to them."""
-        net = self._unseen_network()
-        if net is None or not self.__dict__.keys().isdisjoint(("_coefs_", "_intercepts_")):
+        fitted = self.__dict__
+        net = fitted.get("_net") or self._unseen_network()
+        if net is None or "_coefs_" in fitted or "_intercepts_" in fitted:
             return self._follow_arrays(net)
         if not self._describes(net):
             self._net = net = net.with_functions(self.activation, self.out_activation_)

@@ -9,7 +9,7 @@ from numba import types
 
 from fastnn.kernels.jit import entry_point, is_cached, jit
 from fastnn.kernels.optimizers import optimizer_constants
-from fastnn.kernels.plan import CAPACITY
+from fastnn.kernels.plan import CAPACITY, argument_types
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_phase, weights_phase
 from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
@@ -104,24 +104,11 @@ def run(
     restore_subnormals(subnormals)
 
 
-def _kinds(dtype: np.dtype[Any]) -> list[Any]:
-    """Types of the arguments of `run` after the thread."""
-    real = numba.from_dtype(dtype)
-    vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
-    table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
-    narrow = types.Array(types.int32, 1, "C")
-    i, f = types.int64, types.float64
-    return [
-        i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
-        vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
-        whole, *([vector] * 4), wide, vector, whole, whole,
-    ]  # fmt: skip
-
-
 @functools.cache
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
-    driver = entry_point(run, types.void(types.int64, *_kinds(dtype)), dtype.name)
+    signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
+    driver = entry_point(run, signature, dtype.name)
     _ready.add(dtype)
     return driver
 
@@ -129,9 +116,10 @@ def _driver(dtype: np.dtype[Any]) -> Any:
 @functools.cache
 def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Return the parallel region, and the address of the machine code that each of its threads runs."""
-    compiled = _driver(dtype).overloads[(types.int64, *_kinds(dtype))]
+    real = numba.from_dtype(dtype)
+    compiled = _driver(dtype).overloads[(types.int64, *argument_types(real))]
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    signature = types.void(types.int64, types.int64, types.Tuple(_kinds(dtype)))
+    signature = types.void(types.int64, types.int64, real, types.Tuple(argument_types(real)))
     return entry_point(run_team, signature, f"{dtype.name}-team", parallel=True), address
 
 
@@ -151,4 +139,4 @@ def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> 
         _driver(dtype)(0, *arguments)
     else:
         region, address = _team(dtype)
-        region(n_threads, address, arguments)
+        region(n_threads, address, dtype.type(0), arguments)

@@ -222,7 +222,7 @@ class Workspace:
         self.partial = empty(layout.n_params * (capacity // block) if narrow else 0, layout.dtype)
         self.capacity = capacity
         self.gradients = empty(layout.n_params + SLACK if rounds.several else 0, layout.dtype)
-        self.constants, self.result = empty(N_CONSTANTS, layout.dtype), empty(2, np.float64)
+        self.constants = empty(N_CONSTANTS, layout.dtype)
         self.row_loss = empty(capacity, layout.dtype)
         self.squares = empty(len(layout.tiles), layout.dtype)
         self.identity = np.arange(capacity)

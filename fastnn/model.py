@@ -28,12 +28,35 @@ FLOPS_PER_UPDATE = 32
 MOST_THREADS_PER_CORE = 4
 # Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
 FLOPS_PER_CALL = 2e10
+# As many epochs go into one call as take some hundredths of a second, and have room for their orders.
+FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
 
 _spare_lock = threading.Lock()
 _BUFFERS = ("_layout", "_params", "_spare", "_nothing", "_no_rows")
 _NO_SETTINGS = np.zeros(0)
 _SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
+
+class Epochs:
+    """Epochs that are gone through in one call, and what they come to; a loss that is not finite ends them early."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.result = np.zeros(2 * n + 1)
+
+    @property
+    def n_done(self) -> int:
+        """Epochs that have been gone through."""
+        return int(self.result[-1])
+
+    def means(self, n_rows: int) -> list[tuple[float, float]]:
+        """Return the mean loss and the mean penalty of each epoch of `n_rows` rows that has been gone through."""
+        sums = self.result.tolist()
+        return [(sums[2 * i] / n_rows, sums[2 * i + 1] / n_rows) for i in range(self.n_done)]
+
+
+_NO_EPOCHS = Epochs(1)  # for calls that do not train
 
 
 class Parameters(list[Array]):
@@ -273,7 +296,7 @@ class MLP:
                 raise ValueError("out must not share memory with X")
         if rows.n:
             unlabelled = Examples(rows, self._no_rows, self._nothing, self._nothing)
-            self._launch(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, None, None, None, out.reshape(-1))
+            self._run(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, _NO_EPOCHS, out=out.reshape(-1))
         return out.reshape(-1) if one else out
 
     def loss_and_gradients(
@@ -306,8 +329,9 @@ class MLP:
 
     def flat_loss_and_gradient(self, examples: Examples, alpha: float, gradient: Array) -> tuple[float, float]:
         """Return the mean loss and the penalty; leave their gradient in `gradient`, which lies as `flat_parameters`."""
-        n = examples.rows.n
-        return self._run(epoch.GRADIENTS, examples, n, n, alpha, gradients=gradient)
+        n, epochs = examples.rows.n, Epochs(1)
+        self._run(epoch.GRADIENTS, examples, n, n, alpha, epochs, gradients=gradient)
+        return epochs.means(n)[0]
 
     def train_epoch(
         self,
@@ -343,14 +367,30 @@ class MLP:
             raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
         examples = self.examples(X, y, sample_weight)
         indices = None if order is None else _checked_order(order, examples.rows.n)
-        return sum(self.train(examples, optimizer, batch_size.__index__(), indices, alpha))
+        n_rows, epochs = examples.rows.n if indices is None else len(indices), Epochs(1)
+        self.train(examples, n_rows, optimizer, batch_size.__index__(), indices, alpha, epochs)
+        return sum(epochs.means(n_rows)[0])
 
     def train(
-        self, examples: Examples, optimizer: Optimizer, batch_size: int, order: Array | None, alpha: float
-    ) -> tuple[float, float]:
-        """As `train_epoch`, for examples and an int64 order within them; return the mean loss and the penalty apart."""
-        n_rows = examples.rows.n if order is None else len(order)
-        return self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, order, optimizer)
+        self,
+        examples: Examples,
+        n_rows: int,
+        optimizer: Optimizer,
+        batch_size: int,
+        order: Array | None,
+        alpha: float,
+        epochs: Epochs,
+    ) -> None:
+        """As `train_epoch`, several times over: `order` has `n_rows` entries for each epoch, or once for all of them.
+
+        What has been done, Ctrl-C or not, stands in `epochs`.
+        """
+        self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, epochs, order, optimizer)
+
+    def epochs_per_call(self, examples: Examples, n_rows: int) -> int:
+        """How many epochs of so many rows go into one call of `train` before Python wants to be asked again."""
+        flops = self._flops_of_step(epoch.TRAIN, examples.rows, n_rows)
+        return max(1, int(min(FLOPS_PER_EPOCHS / flops, ROWS_PER_EPOCHS / n_rows)))
 
     @property
     def _owner(self) -> str:
@@ -378,36 +418,21 @@ class MLP:
         n_rows: int,
         batch_size: int,
         alpha: float,
+        epochs: Epochs,
         order: Array | None = None,
         optimizer: Optimizer | None = None,
         gradients: Array | None = None,
-    ) -> tuple[float, float]:
-        """Run the engine over the rows; return the means of data loss and penalty."""
+        out: Array | None = None,
+    ) -> None:
+        """Call the engine, often enough that Ctrl-C need not wait long."""
         if finite_number("alpha", alpha) < 0:
             raise ValueError(f"alpha must be at least 0, got {alpha!r}")
-        data, penalty = self._launch(
-            mode, examples, n_rows, batch_size, float(alpha), order, optimizer, gradients, self._nothing
-        )
-        return data / n_rows, penalty / n_rows
-
-    def _launch(
-        self,
-        mode: int,
-        examples: Examples,
-        n_rows: int,
-        batch_size: int,
-        alpha: float,
-        order: Array | None,
-        optimizer: Optimizer | None,
-        gradients: Array | None,
-        out: Array,
-    ) -> tuple[float, float]:
-        """Call the engine, often enough that Ctrl-C need not wait long; return the sums of data loss and penalty."""
         X = examples.rows
         flops = self._flops_of_step(mode, X, batch_size)
         n_threads = self._threads_for(flops)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
         call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        distance = 0 if order is None or len(order) == n_rows else n_rows
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
         n_launched = min(n_threads, parallel.numba_limit())
@@ -417,24 +442,26 @@ class MLP:
                 work.reserve(X.most_entries(work.capacity, order))
             if gradients is None and mode == epoch.TRAIN and batch_size > work.capacity:
                 gradients = work.gradients
-            work.result[:] = 0.0
             for start in range(0, n_rows, call_rows):
                 stop = min(n_rows, start + call_rows)
                 work.team[:] = 0
                 arguments = (
-                    n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
-                    optimizer.steps if optimizer else 0, alpha, hyper,
+                    n_threads, mode, start, stop, epochs.n, distance, batch_size,
+                    optimizer.code if optimizer else NONE, optimizer.steps if optimizer else 0, float(alpha), hyper,
                     work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
                     examples.labels, examples.targets, examples.weight, self._no_rows if order is None else order,
                     self._params, moments, self._nothing if gradients is None else gradients, work.rows, work.scratch,
-                    work.partial, work.buckets, work.values, work.row_loss, work.squares, work.constants, work.result,
-                    out, work.identity, work.team,
+                    work.partial, work.buckets, work.values, work.row_loss, work.squares, work.constants, epochs.result,
+                    self._nothing if out is None else out, work.identity, work.team,
                 )  # fmt: skip
-                if optimizer:  # before: Ctrl-C takes effect as soon as the call is back, and the moments have moved
-                    optimizer.steps += -(-(stop - start) // batch_size)
-                with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
-                    epoch.launch(self.dtype, n_launched, arguments)
-            return float(work.result[0]), float(work.result[1])
+                try:
+                    with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
+                        epoch.launch(self.dtype, n_launched, arguments)
+                finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
+                    if optimizer:
+                        optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)
+                    if stop < n_rows:
+                        epochs.result[-1] = 0
         finally:
             self._give_back(key, work)
 

@@ -1,4 +1,4 @@
-"""The entry points: an epoch of training, the gradients of a batch, and prediction, each one compiled call."""
+"""The entry point: epochs of training, the gradients of a batch, or prediction, in one compiled call."""
 
 import functools
 from typing import Any
@@ -44,63 +44,71 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 
 def run(
-    thread, n_slices, mode, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
-    X, data, indices, indptr, labels, targets, sample_weight, order, params, moments, gradients, rows, scratch,
-    partial, buckets, values, row_loss, squares, constants, result, out, identity, state,
+    thread, n_slices, mode, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, hyper, plan,
+    layers_of, tiles, shares, X, data, indices, indptr, labels, targets, sample_weight, order, params, moments,
+    gradients, rows, scratch, partial, buckets, values, row_loss, squares, constants, result, out, identity,
+    state,
 ):
-    """One thread's way through rows [start, stop) of an epoch, in phases that the team of `state` goes through.
+    """One thread's way through rows [start, stop) of each epoch, in phases that the team of `state` goes through.
 
-    The rows are those of X or, where `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`.
-    Adds data loss and penalty, weighted by rows, to `result`. The last thread of a phase does what is done once.
+    The rows are those of X or, where `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`; those
+    of an epoch begin in `order` at `distance` from those of the one before. Adds data loss and penalty, weighted by
+    rows, to the epoch's two places in `result`, and leaves the number of epochs behind them: a loss that is not finite
+    ends them. The last thread of a phase does what is done once.
     """
     phase, subnormals = 0, flush_subnormals()
-    for first in range(start, stop, batch_size):
-        n_batch = min(batch_size, stop - first)
-        steps += 1
-        total_weight = weight_of_rows(sample_weight, order, first, n_batch) if mode != FORWARD else 0.0
-        scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
-        decay = params.dtype.type(alpha * scale)
-        for done in range(0, n_batch, plan[CAPACITY]):
-            n, position = min(plan[CAPACITY], n_batch - done), first + done
-            # Rows in the order given, or as they lie from here on.
-            if order.size > 0:
-                first_row, index, index_at = 0, order, position
-            else:
-                first_row, index, index_at = position, identity, 0
-            phase, last = phase + 1, False
-            s = next_slice(state, thread, n_slices, phase)
-            while s >= 0:
-                rows_phase(
-                    s, n_slices, mode != FORWARD, plan, layers_of, X, data, indices, indptr, labels, targets,
-                    sample_weight, params.dtype.type(scale), first_row, index, index_at, position, n, params, rows,
-                    scratch, partial, buckets, values, row_loss, out,
-                )
-                last = finish_slice(state, n_slices, phase)
+    for number in range(n_epochs):
+        for first in range(start, stop, batch_size):
+            n_batch, origin = min(batch_size, stop - first), number * distance + first
+            steps += 1
+            total_weight = weight_of_rows(sample_weight, order, origin, n_batch) if mode != FORWARD else 0.0
+            scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
+            decay = params.dtype.type(alpha * scale)
+            for done in range(0, n_batch, plan[CAPACITY]):
+                n, position = min(plan[CAPACITY], n_batch - done), origin + done
+                # Rows in the order given, or as they lie from here on.
+                if order.size > 0:
+                    first_row, index, index_at = 0, order, position
+                else:
+                    first_row, index, index_at = position, identity, 0
+                phase, last = phase + 1, False
                 s = next_slice(state, thread, n_slices, phase)
-            if last:
-                if mode != FORWARD:
-                    result[0] += sum_of(row_loss, n) * n_batch
-                    optimizer_constants(optimizer, hyper, steps, constants)
-                complete(state, phase)
-            wait_for(state, phase)
-            if mode == FORWARD:
-                continue
-            phase, last = phase + 1, False
-            left = n_batch - done - n
-            s = next_slice(state, thread, n_slices, phase)
-            while s >= 0:
-                weights_phase(
-                    s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
-                    decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-                    X, indptr, first_row, index, index_at,
-                )
-                last = finish_slice(state, n_slices, phase)
+                while s >= 0:
+                    rows_phase(
+                        s, n_slices, mode != FORWARD, plan, layers_of, X, data, indices, indptr, labels, targets,
+                        sample_weight, params.dtype.type(scale), first_row, index, index_at, position, n, params, rows,
+                        scratch, partial, buckets, values, row_loss, out,
+                    )
+                    last = finish_slice(state, n_slices, phase)
+                    s = next_slice(state, thread, n_slices, phase)
+                if last:
+                    if mode != FORWARD:
+                        result[2 * number] += sum_of(row_loss, n) * n_batch
+                        optimizer_constants(optimizer, hyper, steps, constants)
+                    complete(state, phase)
+                wait_for(state, phase)
+                if mode == FORWARD:
+                    continue
+                phase, last = phase + 1, False
+                left = n_batch - done - n
                 s = next_slice(state, thread, n_slices, phase)
-            if last:
-                if left == 0 and decay != params.dtype.type(0.0):  # as the tiles see it
-                    result[1] += 0.5 * alpha * sum_of(squares, squares.size) * scale * n_batch
-                complete(state, phase)
-            wait_for(state, phase)
+                while s >= 0:
+                    weights_phase(
+                        s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
+                        decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
+                        X, indptr, first_row, index, index_at,
+                    )
+                    last = finish_slice(state, n_slices, phase)
+                    s = next_slice(state, thread, n_slices, phase)
+                if last:
+                    if left == 0 and decay != params.dtype.type(0.0):  # as the tiles see it
+                        penalty = 0.5 * alpha * sum_of(squares, squares.size) * scale
+                        result[2 * number + 1] += penalty * n_batch
+                    complete(state, phase)
+                wait_for(state, phase)
+        result[2 * n_epochs] = number + 1
+        if not np.isfinite(result[2 * number] + result[2 * number + 1]):  # as each thread finds by itself
+            break
     restore_subnormals(subnormals)
 
 

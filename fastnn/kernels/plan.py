@@ -58,7 +58,7 @@ def argument_types(real: Any) -> list[Any]:
     narrow = types.Array(types.int32, 1, "C")
     i, f = types.int64, types.float64
     return [
-        i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
+        i, i, i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
         vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
         whole, *([vector] * 4), wide, vector, whole, whole,
     ]  # fmt: skip

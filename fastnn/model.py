@@ -429,7 +429,7 @@ class MLP:
             raise ValueError(f"alpha must be at least 0, got {alpha!r}")
         X = examples.rows
         flops = self._flops_of_step(mode, X, batch_size)
-        n_threads = self._threads_for(flops)
+        n_threads = self._threads_for(flops, flops * epochs.n * n_rows / batch_size)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
         call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
         distance = 0 if order is None or len(order) == n_rows else n_rows
@@ -473,9 +473,12 @@ class MLP:
             return 2 * products * batch_size
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
-    def _threads_for(self, flops: float) -> int:
-        """Threads that pay off for one step, and 1 where a parallel region is not safe."""
-        most = int(flops * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
+    def _threads_for(self, flops: float, flops_of_call: float) -> int:
+        """Threads that pay off for steps of so many operations, and 1 where a parallel region is not safe.
+
+        A call wakes the other threads, which must save it as much as a step must again.
+        """
+        most = int(min(flops, flops_of_call / 2) * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
         if most <= 1:
             return 1
         most = min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())

@@ -139,7 +139,8 @@ def _encoded(value: Any, name: str, advice: str) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_encoded(item, name, advice) for item in value]
         return {"tuple": items} if isinstance(value, tuple) else items
-    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in _TYPES:
+    is_known = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in _TYPES
+    if is_known and (value.dtype != object or all(isinstance(item, str) for item in value)):
         return {"array": _encoded(value.tolist(), name, advice), "dtype": value.dtype.str}
     raise TypeError(f"{name} cannot be saved without pickle, got {_short(value)}; {advice}")
 
@@ -190,7 +191,8 @@ def load(path: str | os.PathLike[str]) -> Any:
             tensors = {name: file.get_tensor(name) for name in shapes}
         return _model(config, tensors)
     except (from_package.SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path} is not a model that can be loaded: {error}") from error
+        fault = "its metadata is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path} is not a model that can be loaded: {fault}") from error
 
 
 def _config(text: str | None) -> dict[str, Any]:

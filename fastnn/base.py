@@ -56,6 +56,7 @@ else:
 Array = npt.NDArray[Any]
 
 AUTO_BATCH_SIZE = 200
+QUICK_SIZE = 2**22  # entries of X whose mask of what is finite may be made; scikit-learn looks at more without one
 DTYPES = (np.float64, np.float32)  # the first is what other dtypes become
 STOCHASTIC_SOLVERS = ("sgd", "adam")
 
@@ -470,7 +471,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if (
             type(X) is np.ndarray and X.dtype == dtype and X.ndim == 2 and X.shape[0] > 0
             and X.shape[1] == self.__dict__.get("n_features_in_") and "feature_names_in_" not in self.__dict__
-            and X.flags.c_contiguous and X.flags.aligned and np.isfinite(X).all()
+            and X.flags.c_contiguous and X.flags.aligned and X.size <= QUICK_SIZE and np.isfinite(X).all()
         ):  # fmt: skip
             return X
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)

@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 
 FORMAT_VERSION = 1
 METADATA = "fastnn"  # the one key of the file's metadata
+MOST_TEXT = 2**24  # characters of the metadata: read as JSON they take up to fifty times the memory
 MOST_BYTES = 2**26  # of an array in the metadata: its dtype may say that few labels are very long
 
 OUTPUTS = {"MLP": None, "MLPClassifier": ("logistic", "softmax"), "MLPRegressor": ("identity", "exp")}
@@ -185,7 +186,10 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         with from_package.safe_open(path, framework="numpy") as file:
             config = _config((file.metadata() or {}).get(METADATA))
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            if len(names) != 2 * (len(config["sizes"]) - 1):
+                raise ValueError(f"its {len(names)} tensors are not those of {len(config['sizes'])} sizes")
+            slices = {name: file.get_slice(name) for name in names}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             _check_tensors(config["sizes"], shapes, {part.get_dtype() for part in slices.values()})
             tensors = {name: file.get_tensor(name) for name in shapes}
@@ -199,6 +203,8 @@ def _config(text: str | None) -> dict[str, Any]:
     """Return what the metadata says, each field of its type."""
     if text is None:
         raise ValueError(f"its metadata has no {METADATA!r}; fastnn did not save it")
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"its metadata must be at most {MOST_TEXT} characters, got {len(text)}")
     config = json.loads(text)
     if not isinstance(config, dict):
         raise ValueError(f"its metadata must be a JSON object, got {_short(config)}")

@@ -1,6 +1,7 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
 import contextlib
+import os
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NoReturn, Self, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import parallel
+from fastnn import parallel, saving
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
@@ -552,6 +553,32 @@ class MLP:
         if smallest < np.finfo(self.dtype).tiny:
             raise ValueError(f"sample_weight must be 0 or at least {np.finfo(self.dtype).tiny}, got {smallest}")
         return flat(weight)
+
+    # -- files and pickles ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file, which `fastnn.load` reads.
+
+        `torch.nn.Sequential(Linear, activation, Linear, ...).load_state_dict(safetensors.torch.load_file(path))` takes
+        the weights too. The moments of an optimizer are not in the file; a pickle of network and optimizer has them.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file appears, or takes the place of another, when all of it is on disk.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not finite.
+        TypeError
+            If this is a subclass of `MLP`.
+        OSError
+            If the file cannot be written; what was there before stays.
+        ImportError
+            If safetensors is not installed.
+        """
+        saving.save(path, self, self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the network without its buffers; how they lie depends on the machine."""

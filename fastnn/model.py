@@ -1,6 +1,7 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
 import contextlib
+import functools
 import os
 import threading
 import uuid
@@ -11,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import parallel, saving
-from fastnn.kernels import epoch
+from fastnn.kernels import epoch, few
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
-from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
+from fastnn.layout import MAX_CAPACITY, SLACK, FewRows, Layout, Workspace, empty
 from fastnn.rows import Examples, Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
@@ -27,6 +28,8 @@ FLOPS_PER_THREAD = 2_000_000
 FLOPS_PER_UPDATE = 32
 # Each thread has a scratch of its own; results are the same for any number.
 MOST_THREADS_PER_CORE = 4
+# For a few rows the weights are read, from L2 or beyond, which takes as long as the products of so many rows.
+ROWS_PER_READ, MOST_THREADS_FOR_FEW = 6, 8
 # Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
 FLOPS_PER_CALL = 2e10
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
@@ -34,7 +37,7 @@ FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
 
 _spare_lock = threading.Lock()
-_BUFFERS = ("_layout", "_params", "_spare", "_nothing", "_no_rows")
+_BUFFERS = ("_layout", "_params", "_spare", "_spare_few", "_run_few", "_most_alone", "_nothing", "_no_rows")
 _NO_SETTINGS = np.zeros(0)
 _SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
@@ -128,7 +131,7 @@ class MLP:
         self._activations = _checked_activations(activation, len(self.sizes) - 2)
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
-        self._output = output
+        self._output, self._output_code = output, OUTPUTS.index(output)
         self._dtype = _checked_dtype(dtype)
         rng = _checked_random_state(random_state)
         self._allocate()
@@ -140,6 +143,7 @@ class MLP:
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
         self._spare: dict[Any, Workspace] = {}
+        self._spare_few: list[FewRows] = []
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
 
     def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
@@ -287,6 +291,12 @@ class MLP:
         TypeError, ValueError
             If X or out is not as described; no kernel has run then.
         """
+        if type(X) is np.ndarray and X.dtype is self._dtype and X.flags.carray:
+            shape = X.shape
+            if len(shape) == 2 and shape[1] == self._sizes[0] and 0 < shape[0] <= few.MOST_ROWS:
+                return self._forward_few(X, out)
+            if shape == self._sizes[:1]:
+                return self._forward_few(X.reshape(1, -1), out, one=True)
         one = isinstance(X, np.ndarray) and X.ndim == 1
         rows = Rows.of(X.reshape(1, -1) if one else X, self.sizes[0], self.dtype)
         if out is None:
@@ -299,6 +309,53 @@ class MLP:
             unlabelled = Examples(rows, self._no_rows, self._nothing, self._nothing)
             self._run(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, _NO_EPOCHS, out=out.reshape(-1))
         return out.reshape(-1) if one else out
+
+    def _forward_few(self, X: Array, out: Array | None, one: bool = False) -> Array:
+        if out is None:
+            out = np.empty((len(X), self._sizes[-1]), self._dtype)
+        else:
+            self._check_out(out, len(X), 1 if one else 2)
+            if np.may_share_memory(X, out):
+                raise ValueError("out must not share memory with X")
+        try:
+            work = self._spare_few.pop()
+        except IndexError:  # none yet, or other Python threads have them
+            work = FewRows(self._layout, self._activation_codes(), MOST_THREADS_FOR_FEW)
+        n_threads = 1 if len(X) <= self._most_alone else self._threads_for_few(len(X))
+        arguments = (
+            n_threads, self._output_code, X, work.layers, self._params, work.scratch,
+            out.reshape(1, -1) if one else out, work.team,
+        )  # fmt: skip
+        if n_threads == 1:
+            self._run_few(0, *arguments)
+        else:
+            work.team[:] = 0
+            with parallel.NumbaThreads(n_threads):
+                few.launch(self._dtype, n_threads, arguments)
+        self._spare_few.append(work)
+        return out.reshape(-1) if one else out
+
+    @functools.cached_property
+    def _run_few(self) -> Any:
+        return few.driver(self._dtype)
+
+    @functools.cached_property
+    def _most_alone(self) -> int:
+        """Rows, of a few, for which one thread is enough."""
+        return max((n for n in range(few.MOST_ROWS + 1) if self._flops_of_few(n) < 2 * FLOPS_PER_THREAD), default=0)
+
+    def _flops_of_few(self, n_rows: int) -> float:
+        """Operations that take as long as a few rows; the weights must be read, which takes as long as some rows."""
+        return 2 * self._layout.n_weights * max(n_rows, ROWS_PER_READ) * self._dtype.itemsize / 4
+
+    def _threads_for_few(self, n_rows: int) -> int:
+        """Threads that pay off, and 1 where a parallel region is not safe."""
+        most = int(self._flops_of_few(n_rows) / FLOPS_PER_THREAD)
+        most = min(most, parallel.get_num_threads(), MOST_THREADS_FOR_FEW)
+        return most if most > 1 and parallel.may_run_parallel() else 1
+
+    def _activation_codes(self) -> list[int]:
+        return [ACTIVATIONS.index(name) for name in self._activations]
 
     def loss_and_gradients(
         self, X: Any, y: Array, sample_weight: Array | None = None, alpha: float = 0.0
@@ -456,7 +513,7 @@ class MLP:
                     self._nothing if out is None else out, work.identity, work.team,
                 )  # fmt: skip
                 try:
-                    with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
+                    with parallel.NumbaThreads(n_launched) if n_launched > 1 else _SERIAL:
                         epoch.launch(self.dtype, n_launched, arguments)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     if optimizer:
@@ -491,8 +548,7 @@ class MLP:
         with _spare_lock:
             work = self._spare.pop(key, None)
         if work is None:
-            codes = [ACTIVATIONS.index(name) for name in self.activations]
-            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), key[0], n_threads)
+            work = Workspace(self._layout, self._activation_codes(), self._output_code, key[0], n_threads)
         return key, work
 
     def _give_back(self, key: Any, work: Workspace) -> None:

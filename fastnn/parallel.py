@@ -166,12 +166,20 @@ def numba_limit() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)
 
 
-@contextlib.contextmanager
-def numba_threads(n: int) -> Iterator[None]:
-    """Let Numba use `n` threads, as far as it has them, and restore its number afterwards."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(n, numba_limit()))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+class NumbaThreads:
+    """Let Numba use `n` threads, as far as it has them, and restore its number afterwards.
+
+    Where it has no more the number is left as it is, which saves microseconds: a team does with fewer threads.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n if n < numba_limit() else None
+
+    def __enter__(self) -> None:
+        if self.n:
+            self.before = numba.get_num_threads()
+            numba.set_num_threads(self.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self.n:
+            numba.set_num_threads(self.before)

@@ -5,14 +5,23 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import types
+from numba import prange, types
 
 from fastnn.kernels.jit import entry_point, is_cached, jit
 from fastnn.kernels.optimizers import optimizer_constants
-from fastnn.kernels.plan import CAPACITY, argument_types
+from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_phase, weights_phase
-from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
+from fastnn.kernels.team import (
+    address_of,
+    compile_region,
+    complete,
+    finish_slice,
+    native_address,
+    native_caller,
+    next_slice,
+    wait_for,
+)
 
 FORWARD, GRADIENTS, TRAIN = range(3)
 
@@ -112,6 +121,32 @@ def run(
     restore_subnormals(subnormals)
 
 
+def argument_types(real: Any) -> list[Any]:
+    """Types of the arguments of `run` after the thread, for a network of numbers of type `real`."""
+    vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
+    table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
+    narrow = types.Array(types.int32, 1, "C")
+    i, f = types.int64, types.float64
+    return [
+        i, i, i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
+        vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
+        whole, *([vector] * 4), wide, vector, whole, whole,
+    ]  # fmt: skip
+
+
+_call = native_caller(argument_types)
+
+
+def run_team(n_threads, address, zero, arguments):
+    """Call `run` at `address` with (thread, *arguments) in each of `n_threads` threads.
+
+    The region takes whole numbers alone: to hand it every argument would double its compile time.
+    """
+    where = address_of(arguments)
+    for thread in prange(n_threads):
+        _call(address, thread, where, zero)
+
+
 @functools.cache
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
@@ -124,11 +159,7 @@ def _driver(dtype: np.dtype[Any]) -> Any:
 @functools.cache
 def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Return the parallel region, and the address of the machine code that each of its threads runs."""
-    real = numba.from_dtype(dtype)
-    compiled = _driver(dtype).overloads[(types.int64, *argument_types(real))]
-    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    signature = types.void(types.int64, types.int64, real, types.Tuple(argument_types(real)))
-    return entry_point(run_team, signature, f"{dtype.name}-team", parallel=True), address
+    return compile_region(run_team, argument_types, dtype, f"{dtype.name}-team"), native_address(_driver(dtype))
 
 
 def is_compiled(dtype: np.dtype[Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn.kernels import few, products
+from fastnn.kernels import forward, products
 from fastnn.kernels import plan as P
 from fastnn.kernels.optimizers import N_CONSTANTS
 from fastnn.kernels.simd import LINE, lanes
@@ -245,14 +245,15 @@ class Workspace:
         self.values = empty(size, self.layout.dtype)
 
 
-class FewRows:
-    """The buffers and plans of one network for predicting a few rows at a time, on up to `n_threads` threads."""
+class ForwardWorkspace:
+    """The buffers and plans of one network for prediction on up to `n_threads` threads."""
 
     def __init__(self, layout: Layout, activations: list[int], n_threads: int) -> None:
+        self.n_threads = n_threads
         self.layers = np.zeros((len(layout.pairs), P.N_LAYER_FIELDS), np.int64)
         self.layers[:, [P.N_IN, P.N_OUT]] = layout.pairs
         self.layers[:, P.WEIGHTS] = layout.weight_offsets[:-1]
         self.layers[:-1, P.ACTIVATION] = activations
-        ld = few.leading_dimension_of.py_func(self.layers, layout.lanes)
-        self.scratch = empty(few.MOST_ROWS * (2 * ld + layout.sizes[-1] + 2), layout.dtype)
+        ld = forward.leading_dimension_of.py_func(self.layers, layout.lanes)
+        self.scratch = empty(n_threads * forward.scratch_size.py_func(ld), layout.dtype)
         self.team = empty(state_size(n_threads), np.int64)

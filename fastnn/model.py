@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import parallel, saving
-from fastnn.kernels import epoch, few
+from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
-from fastnn.layout import MAX_CAPACITY, SLACK, FewRows, Layout, Workspace, empty
+from fastnn.layout import MAX_CAPACITY, SLACK, ForwardWorkspace, Layout, Workspace, empty
 from fastnn.rows import Examples, Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
@@ -28,8 +28,8 @@ FLOPS_PER_THREAD = 2_000_000
 FLOPS_PER_UPDATE = 32
 # Each thread has a scratch of its own; results are the same for any number.
 MOST_THREADS_PER_CORE = 4
-# For a few rows the weights are read, from L2 or beyond, which takes as long as the products of so many rows.
-ROWS_PER_READ, MOST_THREADS_FOR_FEW = 6, 8
+# Prediction reads the weights, from L2 or beyond, which takes as long as the products of so many rows.
+ROWS_PER_READ = 6
 # Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
 FLOPS_PER_CALL = 2e10
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
@@ -37,7 +37,9 @@ FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
 
 _spare_lock = threading.Lock()
-_BUFFERS = ("_layout", "_params", "_spare", "_spare_few", "_run_few", "_most_alone", "_nothing", "_no_rows")
+_BUFFERS = (
+    "_layout", "_params", "_spare", "_spare_forward", "_driver", "_most_alone", "_nothing", "_no_rows",
+)  # fmt: skip
 _NO_SETTINGS = np.zeros(0)
 _SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
@@ -143,7 +145,7 @@ class MLP:
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
         self._spare: dict[Any, Workspace] = {}
-        self._spare_few: list[FewRows] = []
+        self._spare_forward: list[ForwardWorkspace] = []
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
 
     def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
@@ -291,68 +293,74 @@ class MLP:
         TypeError, ValueError
             If X or out is not as described; no kernel has run then.
         """
-        if type(X) is np.ndarray and X.dtype is self._dtype and X.flags.carray:
-            shape = X.shape
-            if len(shape) == 2 and shape[1] == self._sizes[0] and 0 < shape[0] <= few.MOST_ROWS:
-                return self._forward_few(X, out)
-            if shape == self._sizes[:1]:
-                return self._forward_few(X.reshape(1, -1), out, one=True)
+        if type(X) is np.ndarray and X.dtype is self._dtype and X.flags.carray:  # quickly
+            if X.ndim == 2 and X.shape[1] == self._sizes[0]:
+                return self._forward(X, out, False)
+            if X.shape == self._sizes[:1]:
+                return self._forward(X.reshape(1, -1), out, True)
         one = isinstance(X, np.ndarray) and X.ndim == 1
         rows = Rows.of(X.reshape(1, -1) if one else X, self.sizes[0], self.dtype)
+        if not rows.sparse:
+            return self._forward(rows.dense.reshape(rows.n, self.sizes[0]), out, one)
         if out is None:
             out = np.empty((rows.n, self.sizes[-1]), self.dtype)
         else:
-            self._check_out(out, rows.n, 1 if one else 2)
-            if any(np.may_share_memory(part, out) for part in (rows.dense, rows.data, rows.indices, rows.indptr)):
-                raise ValueError("out must not share memory with X")
+            self._check_out(out, rows.n, one, rows.data, rows.indices, rows.indptr)
         if rows.n:
             unlabelled = Examples(rows, self._no_rows, self._nothing, self._nothing)
             self._run(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, _NO_EPOCHS, out=out.reshape(-1))
+        return out
+
+    def _forward(self, X: Array, out: Array | None, one: bool) -> Array:
+        """Return the outputs for a matrix, or for the one row of it without an axis of rows."""
+        n, alone = len(X), len(X) <= self._most_alone
+        if out is None:
+            out = np.empty((n, self._sizes[-1]), self._dtype)
+        else:
+            self._check_out(out, n, one, X)
+            out = out.reshape(n, self._sizes[-1])
+        n_threads = 1 if alone else self._threads_for(self._flops_of_forward(n), np.inf)
+        try:
+            work = self._spare_forward.pop()
+            if work.n_threads < n_threads:
+                raise IndexError
+        except IndexError:  # none yet, or other Python threads have them
+            work = ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
+        if alone:
+            self._driver(0, 1, self._output_code, X, work.layers, self._params, work.scratch, out, work.team)
+        else:
+            self._forward_in_calls(X, out, work, n_threads)
+        self._spare_forward.append(work)
         return out.reshape(-1) if one else out
 
-    def _forward_few(self, X: Array, out: Array | None, one: bool = False) -> Array:
-        if out is None:
-            out = np.empty((len(X), self._sizes[-1]), self._dtype)
-        else:
-            self._check_out(out, len(X), 1 if one else 2)
-            if np.may_share_memory(X, out):
-                raise ValueError("out must not share memory with X")
-        try:
-            work = self._spare_few.pop()
-        except IndexError:  # none yet, or other Python threads have them
-            work = FewRows(self._layout, self._activation_codes(), MOST_THREADS_FOR_FEW)
-        n_threads = 1 if len(X) <= self._most_alone else self._threads_for_few(len(X))
-        arguments = (
-            n_threads, self._output_code, X, work.layers, self._params, work.scratch,
-            out.reshape(1, -1) if one else out, work.team,
-        )  # fmt: skip
-        if n_threads == 1:
-            self._run_few(0, *arguments)
-        else:
-            work.team[:] = 0
-            with parallel.NumbaThreads(n_threads):
-                few.launch(self._dtype, n_threads, arguments)
-        self._spare_few.append(work)
-        return out.reshape(-1) if one else out
+    def _forward_in_calls(self, X: Array, out: Array, work: ForwardWorkspace, n_threads: int) -> None:
+        """Call the engine, often enough that Ctrl-C need not wait long."""
+        step = max(1, int(FLOPS_PER_CALL * ROWS_PER_READ / self._flops_of_forward(1)))
+        for start in range(0, len(X), step):
+            rows = slice(start, start + step)
+            arguments = (
+                n_threads, self._output_code, X[rows], work.layers, self._params, work.scratch, out[rows], work.team,
+            )  # fmt: skip
+            if n_threads == 1:
+                self._driver(0, *arguments)
+            else:
+                work.team[:] = 0
+                with parallel.NumbaThreads(n_threads):
+                    forward.launch(self._dtype, n_threads, arguments)
 
     @functools.cached_property
-    def _run_few(self) -> Any:
-        return few.driver(self._dtype)
+    def _driver(self) -> Any:
+        return forward.driver(self._dtype)
+
+    def _flops_of_forward(self, n_rows: int) -> float:
+        """Operations that take as long as a forward pass, in which the weights are read at least once."""
+        return 2.0 * self._layout.n_weights * max(n_rows, ROWS_PER_READ)
 
     @functools.cached_property
     def _most_alone(self) -> int:
-        """Rows, of a few, for which one thread is enough."""
-        return max((n for n in range(few.MOST_ROWS + 1) if self._flops_of_few(n) < 2 * FLOPS_PER_THREAD), default=0)
-
-    def _flops_of_few(self, n_rows: int) -> float:
-        """Operations that take as long as a few rows; the weights must be read, which takes as long as some rows."""
-        return 2 * self._layout.n_weights * max(n_rows, ROWS_PER_READ) * self._dtype.itemsize / 4
-
-    def _threads_for_few(self, n_rows: int) -> int:
-        """Threads that pay off, and 1 where a parallel region is not safe."""
-        most = int(self._flops_of_few(n_rows) / FLOPS_PER_THREAD)
-        most = min(most, parallel.get_num_threads(), MOST_THREADS_FOR_FEW)
-        return most if most > 1 and parallel.may_run_parallel() else 1
+        """Rows that one thread predicts as fast as two."""
+        rows = 2 * FLOPS_PER_THREAD / (self._flops_of_forward(1) / ROWS_PER_READ * self._dtype.itemsize / 4)
+        return int(rows) if rows > ROWS_PER_READ else 0
 
     def _activation_codes(self) -> list[int]:
         return [ACTIVATIONS.index(name) for name in self._activations]
@@ -559,14 +567,16 @@ class MLP:
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
-    def _check_out(self, out: Array, n: int, ndim: int) -> None:
-        expected = (self.sizes[-1],) if ndim == 1 else (n, self.sizes[-1])
+    def _check_out(self, out: Array, n: int, one: bool, *inputs: Array) -> None:
+        expected = (self.sizes[-1],) if one else (n, self.sizes[-1])
         if not is_plain(out) or out.dtype != self.dtype:
             raise TypeError(f"out must be a plain NumPy array of dtype {self.dtype}")
         if out.shape != expected:
             raise ValueError(f"out must have shape {expected}, got {out.shape}")
         if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
             raise ValueError("out must be C-contiguous, aligned and writeable")
+        if any(np.may_share_memory(part, out) for part in inputs):
+            raise ValueError("out must not share memory with X")
 
     def _checked_targets(self, y: Any, n: int) -> tuple[Array, Array]:
         """Return class indices and targets as the kernels take them, one of them empty."""

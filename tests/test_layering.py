@@ -32,7 +32,7 @@ LAYERS = [
     {"training", "lbfgs"},
     {"model"},
     {"layout", "parallel", "rows", "plain"},
-    {"kernels.epoch"},
+    {"kernels.epoch", "kernels.forward"},
     {"kernels.step"},
     {"kernels.sparse"},
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},

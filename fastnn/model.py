@@ -1,6 +1,7 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
 import contextlib
+import os
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -31,9 +32,11 @@ FLOPS_PER_CALL = 2e10
 
 
 _spare_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
+    os.register_at_fork(after_in_child=_spare_lock._at_fork_reinit)  # type: ignore[attr-defined]
 _BUFFERS = ("_layout", "_params", "_spare", "_nothing", "_no_rows")
 _NO_SETTINGS = np.zeros(0)
-_SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+_SERIAL: contextlib.AbstractContextManager[int] = contextlib.nullcontext(1)
 
 
 class Parameters(list[Array]):
@@ -408,9 +411,10 @@ class MLP:
         n_threads = self._threads_for(flops)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
         call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        epoch.prepare(self.dtype)  # not while CPUs are held
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
-        n_launched = min(n_threads, parallel.numba_limit())
+        n_launched, is_long = min(n_threads, parallel.numba_limit()), flops * n_rows >= FLOPS_PER_THREAD * batch_size
         key, work = self._borrowed(batch_size, n_threads, X.sparse)
         try:
             if X.sparse and mode != epoch.FORWARD:
@@ -432,8 +436,8 @@ class MLP:
                 )  # fmt: skip
                 if optimizer:  # before: Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     optimizer.steps += -(-(stop - start) // batch_size)
-                with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
-                    epoch.launch(self.dtype, n_launched, arguments)
+                with parallel.Share(n_launched) if is_long else _SERIAL as n_running:
+                    epoch.launch(self.dtype, n_running, arguments, parallel.run_team)
             return float(work.result[0]), float(work.result[1])
         finally:
             self._give_back(key, work)
@@ -447,12 +451,11 @@ class MLP:
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
     def _threads_for(self, flops: float) -> int:
-        """Threads that pay off for one step, and 1 where a parallel region is not safe."""
+        """Threads that pay off for one step."""
         most = int(flops * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
         if most <= 1:
             return 1
-        most = min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
-        return most if most > 1 and parallel.may_run_parallel() else 1
+        return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
 
     def _borrowed(self, batch_size: int, n_threads: int, sparse: bool) -> tuple[Any, Workspace]:
         """Take a workspace: a spare one, or a new one while another Python thread has it."""

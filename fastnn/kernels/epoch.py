@@ -1,13 +1,13 @@
 """The entry points: an epoch of training, the gradients of a batch, and prediction, each one compiled call."""
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 from numba import types
 
-from fastnn.kernels.jit import entry_point, is_cached, jit
+from fastnn.kernels.jit import entry_point, is_cached, jit, once
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
@@ -118,7 +118,7 @@ def _kinds(dtype: np.dtype[Any]) -> list[Any]:
     ]  # fmt: skip
 
 
-@functools.cache
+@once
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
     driver = entry_point(run, types.void(types.int64, *_kinds(dtype)), dtype.name)
@@ -126,7 +126,7 @@ def _driver(dtype: np.dtype[Any]) -> Any:
     return driver
 
 
-@functools.cache
+@once
 def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Return the parallel region, and the address of the machine code that each of its threads runs."""
     compiled = _driver(dtype).overloads[(types.int64, *_kinds(dtype))]
@@ -142,13 +142,26 @@ def is_compiled(dtype: np.dtype[Any]) -> bool:
     return dtype in _ready
 
 
-def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:
-    """Call `run` in this thread, or in a team of `n_threads`.
+def prepare(dtype: np.dtype[Any]) -> None:
+    """Compile or load what `launch` needs."""
+    _driver(dtype)
+
+
+def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]) -> None:
+    """Call `run` in this thread, or in a team of `n_threads` that `run_team` gets to work.
 
     With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
     """
+    driver = _driver(dtype)
+
+    def one(thread: int) -> None:
+        driver(thread, *arguments)
+
+    def region() -> None:
+        team, address = _team(dtype)
+        team(n_threads, address, arguments)
+
     if n_threads == 1 or numba.config.BOUNDSCHECK:
-        _driver(dtype)(0, *arguments)
+        driver(0, *arguments)
     else:
-        region, address = _team(dtype)
-        region(n_threads, address, arguments)
+        run_team(n_threads, region, one)

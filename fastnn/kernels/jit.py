@@ -1,5 +1,8 @@
 """The one decorator of every kernel: its compiler flags, and where its machine code is kept."""
 
+import contextlib
+import dataclasses
+import errno
 import functools
 import hashlib
 import logging
@@ -7,16 +10,23 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 
 from fastnn.kernels.inner import Entry, Inner
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 # No fast-math: every rounding is written out, FMAs as `simd.fma`. What LLVM may contract or reorder it does one way in
 # a vectorised loop and another way in its remainder; so a row has the same bits wherever it comes to lie, and NaN stays
@@ -35,6 +45,48 @@ AT_RUN_TIME = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_THREADING_LAYER", 
 _compiling = threading.RLock()  # an entry point sets Numba's configuration while it compiles
 
 
+def _before_fork() -> None:
+    _compiling.acquire()
+    global_compiler_lock.acquire()
+
+
+def _after_fork() -> None:
+    global_compiler_lock.release()
+    _compiling.release()
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for the compiler: a child would wait for a thread that it does not have.
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a function has returned; Python threads that ask at the same time wait for the first."""
+    results: dict[Any, Any] = {}
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any) -> Any:
+        if arguments not in results:
+            with _compiling:
+                if arguments not in results:
+                    results[arguments] = function(*arguments)
+        return results[arguments]
+
+    return wrapper
+
+
+@dataclasses.dataclass
+class Start:
+    """How an entry point came about."""
+
+    name: str
+    compiled: bool  # rather than found on disk
+    seconds: float  # others' included, where this process waited for them
+
+
+starts: list[Start] = []  # of this process
+
+
 def entry_point(function: Callable[..., Any], signature: Any, name: str, parallel: bool = False) -> Any:
     """Compile `function` for one signature, or load it from the cache.
 
@@ -42,21 +94,95 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
     one function when two processes compile them at the same time.
     """
     with _compiling:
-        folder = cache_folder()
-        kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
-        note = threading.Timer(1.0, logging.getLogger("fastnn").warning, ["compiling the %s kernels; %s", name, kept])
-        note.daemon = True
+        begin, folder = time.perf_counter(), cache_folder()
         compiler = {} if parallel else {"pipeline_class": Entry}
         dispatcher = numba.njit(parallel=parallel, **compiler, **FLAGS)(function)
         if folder is not None:
             _keep_in(folder / name, dispatcher)
-        note.start()
-        try:
+        with _note_of_waiting(folder), _alone(folder, name):
             _compile(dispatcher, signature, folder and folder / name)
-        finally:
-            note.cancel()
         dispatcher.disable_compile()
+        found = sum(dispatcher.stats.cache_hits.values())
+        starts.append(Start(name, not found, time.perf_counter() - begin))
         return dispatcher
+
+
+_is_noted = False
+
+
+@contextlib.contextmanager
+def _note_of_waiting(folder: Path | None) -> Iterator[None]:
+    """Tell the user why a block takes more than a second, the first time in a process."""
+    kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
+
+    def tell() -> None:
+        global _is_noted
+        if not _is_noted:
+            _is_noted = True
+            _warn("compiling the kernels; %s", kept)
+
+    timer = threading.Timer(1.0, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _warn(message: str, *values: Any) -> None:
+    """Log a warning, which goes to stderr where nobody has set up a handler."""
+    logger = logging.getLogger("fastnn")
+    logger.warning(message, *values)
+    handlers = _handlers(logger)
+    if handlers and all(isinstance(handler, logging.NullHandler) for handler in handlers):
+        print(message % values, file=sys.stderr)
+
+
+def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
+    """Return all that a logger's records come to."""
+    if logger is None:
+        return []
+    return logger.handlers + (_handlers(logger.parent) if logger.propagate else [])
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------------
+
+PATIENCE = 300.0  # seconds to wait for another process that compiles the same
+LOOKS_APART = 0.05
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None, name: str) -> Iterator[None]:
+    """Let one process at a time compile an entry point; the others wait, and then find it on disk.
+
+    The system frees the lock of a process that dies. Without locks, on some network file systems, all of them compile.
+    """
+    if folder is None or is_cached(name):
+        yield
+        return
+    try:
+        file = open(folder / f"{name}.lock", "ab")  # noqa: SIM115
+    except OSError:
+        yield
+        return
+    with file:
+        deadline = time.monotonic() + PATIENCE
+        while not _lock(file) and time.monotonic() < deadline:
+            time.sleep(LOOKS_APART)
+        yield
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file as long as it is open; False if another process has it, True too if there are no locks."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
 
 
 def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
@@ -66,13 +192,13 @@ def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
     except Exception as error:  # whatever Numba makes of a damaged file
         if folder is None:
             raise
-        logger = logging.getLogger("fastnn")
         if dispatcher.overloads:
-            logger.warning("compiled kernels cannot be kept in %s: %r", folder, error)
+            _warn("compiled kernels cannot be kept in %s: %r", folder, error)
             return
-        logger.warning("compiled kernels in %s cannot be used, so they are compiled again: %r", folder, error)
+        _warn("compiled kernels in %s cannot be used, so they are compiled again: %r", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
         _compile(dispatcher, signature, None)
 
 

@@ -29,7 +29,7 @@ LAYERS = [
     {"fitted"},
     {"training", "lbfgs"},
     {"model"},
-    {"layout", "parallel", "rows", "plain"},
+    {"layout", "parallel", "rows", "plain", "warmup"},
     {"kernels.epoch"},
     {"kernels.step"},
     {"kernels.sparse"},

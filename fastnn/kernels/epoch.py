@@ -142,9 +142,11 @@ def is_compiled(dtype: np.dtype[Any]) -> bool:
     return dtype in _ready
 
 
-def prepare(dtype: np.dtype[Any]) -> None:
-    """Compile or load what `launch` needs."""
+def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:
+    """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
     _driver(dtype)
+    if with_team:
+        _team(dtype)
 
 
 def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]) -> None:

@@ -19,6 +19,7 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
+from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
 
 from fastnn.kernels.inner import Entry, Inner
@@ -42,7 +43,7 @@ jit: Decorator = numba.njit(**INTERNAL)
 # Settings of Numba that leave the machine code as it is; joblib's workers have them, and must find the cache.
 AT_RUN_TIME = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
 
-_compiling = threading.RLock()  # an entry point sets Numba's configuration while it compiles
+_compiling = threading.RLock()
 
 
 def _before_fork() -> None:
@@ -80,7 +81,8 @@ class Start:
     """How an entry point came about."""
 
     name: str
-    compiled: bool  # rather than found on disk
+    is_compiled: bool  # rather than found on disk
+    folder: Path | None
     seconds: float  # others' included, where this process waited for them
 
 
@@ -94,16 +96,17 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
     one function when two processes compile them at the same time.
     """
     with _compiling:
-        begin, folder = time.perf_counter(), cache_folder()
+        begin, base = time.perf_counter(), _folder_with(name) or cache_folder()
         compiler = {} if parallel else {"pipeline_class": Entry}
         dispatcher = numba.njit(parallel=parallel, **compiler, **FLAGS)(function)
+        folder = None if base is None else base / name
         if folder is not None:
-            _keep_in(folder / name, dispatcher)
-        with _note_of_waiting(folder), _alone(folder, name):
-            _compile(dispatcher, signature, folder and folder / name)
+            dispatcher._cache = Cache(function, folder)
+        with _note_of_waiting(folder), _alone(folder):
+            _compile(dispatcher, signature, folder)
         dispatcher.disable_compile()
         found = sum(dispatcher.stats.cache_hits.values())
-        starts.append(Start(name, not found, time.perf_counter() - begin))
+        starts.append(Start(name, not found, folder, time.perf_counter() - begin))
         return dispatcher
 
 
@@ -153,16 +156,16 @@ LOOKS_APART = 0.05
 
 
 @contextlib.contextmanager
-def _alone(folder: Path | None, name: str) -> Iterator[None]:
+def _alone(folder: Path | None) -> Iterator[None]:
     """Let one process at a time compile an entry point; the others wait, and then find it on disk.
 
     The system frees the lock of a process that dies. Without locks, on some network file systems, all of them compile.
     """
-    if folder is None or is_cached(name):
+    if folder is None or _is_kept(folder):
         yield
         return
     try:
-        file = open(folder / f"{name}.lock", "ab")  # noqa: SIM115
+        file = open(folder.with_suffix(".lock"), "ab")  # noqa: SIM115
     except OSError:
         yield
         return
@@ -202,33 +205,53 @@ def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
         _compile(dispatcher, signature, None)
 
 
-def _keep_in(folder: Path, dispatcher: Any) -> None:
-    """Let Numba cache a dispatcher there; its configuration, which is everybody's, is changed for this moment alone."""
-    previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
-    try:
-        dispatcher.enable_caching()
-    finally:
-        numba.config.CACHE_DIR = previous
+class Locator(caching._CacheLocator):  # type: ignore[misc]
+    """Tells Numba's cache where to keep a function: here, whatever its settings say and wherever the source lies.
+
+    Numba's own locators refuse folders that can only be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get_cache_path(self) -> str:
+        return str(self.folder)
+
+    def get_source_stamp(self) -> str:
+        return ""  # the folder is of one version of all sources
+
+    def get_disambiguator(self) -> str:
+        return ""
+
+
+class CacheFiles(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._locator, self._filename_base = Locator(folder), function.__name__
+
+
+class Cache(caching.FunctionCache):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._impl_class = functools.partial(CacheFiles, folder=folder)
+        super().__init__(function)
 
 
 def is_cached(name: str) -> bool:
     """Whether the machine code of an entry point is on disk."""
-    folder = cache_folder()
-    return folder is not None and any((folder / name).rglob("*.nbc"))
+    return _folder_with(name) is not None
+
+
+def _folder_with(name: str) -> Path | None:
+    return next((folder for folder in cache_folders() if _is_kept(folder / name)), None)
+
+
+def _is_kept(folder: Path) -> bool:
+    return any(folder.glob("*.nbc"))
 
 
 @functools.cache
 def cache_folder() -> Path | None:
     """Return the folder of this version's machine code on this CPU, or None where no candidate is writable."""
-    package = Path(__file__).parents[1]
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    chosen = numba.config.CACHE_DIR
-    bases = [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]
-    for base in bases:
-        if base.parts[:1] == ("~",):  # there is no home
-            continue
-        folder = base / f"kernels-{_fingerprint()}"
+    for folder in cache_folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -236,6 +259,17 @@ def cache_folder() -> Path | None:
         if os.access(folder, os.W_OK):
             return folder
     return None
+
+
+@functools.cache
+def cache_folders() -> list[Path]:
+    """Return where this version's machine code for this CPU may be kept; what others have left there is used too."""
+    package = Path(__file__).parents[1]
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    chosen = numba.config.CACHE_DIR
+    bases = [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]
+    # Without a home the "~" stays.
+    return [base / f"kernels-{_fingerprint()}" for base in bases if base.parts[:1] != ("~",)]
 
 
 def _fingerprint() -> str:

@@ -46,12 +46,17 @@ AT_RUN_TIME = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_THREADING_LAYER", 
 _compiling = threading.RLock()
 
 
+_llvm = llvm.ffi.lib._lock
+
+
 def _before_fork() -> None:
     _compiling.acquire()
     global_compiler_lock.acquire()
+    _llvm.__enter__()
 
 
 def _after_fork() -> None:
+    _llvm.__exit__(None, None, None)
     global_compiler_lock.release()
     _compiling.release()
 

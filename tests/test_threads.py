@@ -5,7 +5,6 @@ import importlib
 import os
 import pickle
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -594,7 +593,7 @@ def test_a_fork_while_another_thread_compiles(tmp_path):
 
 # -- nested in others' workers -----------------------------------------------------------------------------------------
 
-MANY = {name: None for name in VARIABLES}  # the machine as it is
+MANY = dict.fromkeys(VARIABLES)  # the machine as it is
 
 
 def test_no_more_threads_than_allowed_in_joblibs_threads():

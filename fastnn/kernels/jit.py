@@ -115,6 +115,7 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
         return dispatcher
 
 
+NOTE_AFTER = 1.0  # seconds
 _is_noted = False
 
 
@@ -129,7 +130,7 @@ def _note_of_waiting(folder: Path | None) -> Iterator[None]:
             _is_noted = True
             _warn("compiling the kernels; %s", kept)
 
-    timer = threading.Timer(1.0, tell)
+    timer = threading.Timer(NOTE_AFTER, tell)
     timer.daemon = True
     timer.start()
     try:

@@ -193,23 +193,28 @@ class Budget:
 
     def take(self, wanted: int) -> int:
         """Return the number of threads that the calling Python thread may now run, itself included."""
-        me, deadline = threading.get_ident(), None
+        me, deadline = threading.get_ident(), 0.0
         while True:
             with self._lock:
                 self._held.pop(me, None)
-                running = sum(self._held.values())
-                has_extra = running > sum(map(bool, self._held.values()))
-                is_late = deadline is not None and time.monotonic() > deadline
+                is_late = deadline and time.monotonic() > deadline
                 if is_late:
                     self._held.clear()
-                if is_late or not has_extra or running < allowed_threads():
-                    free = allowed_threads() - sum(max(n, 1) for n in self._held.values())
-                    self._held[me] = n = max(1, min(wanted, free)) if self._held else wanted
-                    self.most = max(self.most, running + n)
+                n = self._free(wanted) if self._held else wanted
+                self._held[me] = n
+                if n:
+                    self.most = max(self.most, sum(self._held.values()))
                     return n
-                self._held[me] = 0
             deadline = deadline or time.monotonic() + MOST_WAITING
             time.sleep(LOOKS_APART)
+
+    def _free(self, wanted: int) -> int:
+        """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
+        numbers = self._held.values()
+        n_waiting, running = sum(not n for n in numbers), sum(numbers)
+        if running >= allowed_threads() and running > len(numbers) - n_waiting:  # a team, which ends soon
+            return 0
+        return max(1, min(wanted, allowed_threads() - running - n_waiting))
 
     def give_back(self) -> None:
         """Leave to others what this Python thread holds."""

@@ -7,10 +7,10 @@ import textwrap
 
 
 def started(script, *arguments, **environment):
-    """Start a script; variables that are None are removed."""
+    """Start a script; variables that are None are removed. It imports nothing from the folder that it is started in."""
     variables = {**os.environ, **environment}
     variables = {name: value for name, value in variables.items() if value is not None}
-    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    command = [sys.executable, "-P", "-c", textwrap.dedent(script), *map(str, arguments)]
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -1,7 +1,7 @@
 """What a new process waits for.
 
-`python bench/startup.py [--repeats N]` compares processes with compiled kernels on disk, from import to a model fitted on
-digits in one epoch, with processes that import scikit-learn; they take turns.
+`python bench/startup.py [--repeats N]` compares processes with compiled kernels on disk, from import to a model fitted
+on digits in one epoch, with processes that import scikit-learn; they take turns.
 """
 
 import argparse
@@ -72,7 +72,8 @@ def main():
     base = taken[IMPORT_SKLEARN]
     for script, name in scripts.items():
         beyond = statistics.median(mine - theirs for mine, theirs in zip(taken[script], base, strict=True))
-        print(f"{name:20}  median {statistics.median(taken[script]):.2f} s, {beyond:+.2f} s beyond scikit-learn's import")
+        median = statistics.median(taken[script])
+        print(f"{name:20}  median {median:.2f} s, {beyond:+.2f} s beyond the import of scikit-learn")
 
 
 def seconds(script):

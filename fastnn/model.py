@@ -411,11 +411,12 @@ class MLP:
         n_threads = self._threads_for(flops)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
         call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        is_long = flops * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
         if is_long:
             epoch.prepare(self.dtype)  # not while CPUs are held
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
-        n_launched, is_long = min(n_threads, parallel.numba_limit()), flops * n_rows >= FLOPS_PER_THREAD * batch_size
+        n_launched = min(n_threads, parallel.numba_limit())
         key, work = self._borrowed(batch_size, n_threads, X.sparse)
         try:
             if X.sparse and mode != epoch.FORWARD:

@@ -306,11 +306,15 @@ def _is_region_safe() -> bool:
 
 
 def _run_in_threads(n_threads: int, call: Callable[[int], None]) -> None:
-    """Call `call(thread)` in this thread and, for the other `n_threads` - 1 numbers, in Python threads of their own."""
+    """Call `call(thread)` in this thread and, for the other `n_threads` - 1 numbers, in Python threads of their own.
+
+    Where the system starts no more threads the team does without: those that it has do all the work.
+    """
     others = [threading.Thread(target=call, args=[thread], daemon=True) for thread in range(1, n_threads)]
     try:
-        for other in others:
-            other.start()
+        with contextlib.suppress(RuntimeError):
+            for other in others:
+                other.start()
         call(0)
     finally:
         _join(others)

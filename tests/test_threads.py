@@ -24,18 +24,6 @@ HERE = os.path.dirname(__file__)
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_threshold():
-    """`pool_job` lowers it for its process; other test files are to find it as it was."""
-    lowered, model.FLOPS_PER_THREAD = model.FLOPS_PER_THREAD, ORIGINAL
-    yield
-    model.FLOPS_PER_THREAD = ORIGINAL
-    assert lowered < 1
-
-
-ORIGINAL = 2_000_000
-
-
 # -- the default number ------------------------------------------------------------------------------------------------
 
 
@@ -418,7 +406,7 @@ if __name__ == "__main__":
 
 def run_job(layer, script, **environment):
     lines = "".join(f"    {line}\n" for line in script.strip("\n").splitlines())
-    environment = {**dict.fromkeys(VARIABLES), "NUMBA_NUM_THREADS": "2", **environment}
+    environment = {**dict.fromkeys(VARIABLES), "NUMBA_NUM_THREADS": "2", "TEAMS_FOR_ALL": "1", **environment}
     path = os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])])
     return run_script(JOB + lines, NUMBA_THREADING_LAYER=layer, PYTHONPATH=path, **environment)
 
@@ -547,6 +535,16 @@ def test_pools_of_a_process_that_has_trained(pool, layer):
     if "fork" in pool and not hasattr(os, "fork"):
         pytest.skip("no fork on this system")
     run_job(layer, f"assert trained_in_a_team() == serial\n{POOLS[pool]}\nassert found == [serial] * 4")
+
+
+def test_where_no_thread_can_be_started(teams, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    expected = train(n_jobs=1)
+    monkeypatch.setattr(parallel, "_is_region_safe", lambda: False)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert train(n_jobs=3) == expected
 
 
 def test_the_workqueue_is_noted():

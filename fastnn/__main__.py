@@ -1,9 +1,11 @@
-"""The command line: `python -m fastnn info`, `python -m fastnn bench` and `python -m fastnn run SCRIPT`."""
+"""The command line: `python -m fastnn` with `info`, `bench`, `run SCRIPT` or `warmup`."""
 
 import argparse
 import os
 import runpy
 import sys
+
+DTYPES = ["float32", "float64"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
             parser.exit(2, f"{parser.prog} run: error: {options.script} is not a file; give the script to run\n")
         _run_patched(options.script, options.arguments)
         return 0
+
+    if options.command == "warmup":
+        from fastnn import warmup
+
+        return warmup.run(options.dtype)
 
     from fastnn import info  # after parsing: --help need not wait for Numba
 
@@ -58,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a script with fastnn's estimators under scikit-learn's names")
     run.add_argument("script", metavar="SCRIPT", help="a Python file that imports from sklearn.neural_network")
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script")
+    warmup = commands.add_parser("warmup", help="compile what is not yet on disk; for images and job prologues")
+    warmup.add_argument(
+        "--dtype", nargs="+", choices=DTYPES, default=DTYPES, metavar="DTYPE",
+        help="the dtypes to compile for (float32 float64)",
+    )  # fmt: skip
     return parser
 
 

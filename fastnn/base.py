@@ -22,7 +22,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastnn import lbfgs, plain, saving
+from fastnn import lbfgs, parallel, plain, saving
 from fastnn.fitted import FittedNetwork, warn, with_parameters
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
@@ -59,6 +59,7 @@ AUTO_BATCH_SIZE = 200
 QUICK_SIZE = 2**22  # entries of X whose mask of what is finite may be made; scikit-learn looks at more without one
 DTYPES = (np.float64, np.float32)  # the first is what other dtypes become
 STOCHASTIC_SOLVERS = ("sgd", "adam")
+_AS_ELSEWHERE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
@@ -69,6 +70,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
     _doc_link_template = (
         "https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.{estimator_name}.html"
     )
+
+    n_jobs: int | None = None  # of models from scikit-learn's pickles, which do not have it
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -94,6 +97,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         "epsilon": [Interval(Real, 0, None, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
     }
 
     def __init__(
@@ -122,6 +126,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
+        n_jobs: int | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -146,6 +151,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.n_jobs = n_jobs
 
     # -- what differs between the estimators ----------------------------------------------------------------------
 
@@ -218,7 +224,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
                             random_state))  # fmt: skip
         elif n_outputs != self._network().sizes[-1]:
             raise ValueError(f"y must have {self._network().sizes[-1]} outputs, as in the first fit, got {n_outputs}")
-        with self._watched(given_X, given_y, sample_weight, None if incremental else self.max_iter) as watcher:
+        max_epochs = None if incremental else self.max_iter
+        with self._threads(), self._watched(given_X, given_y, sample_weight, max_epochs) as watcher:
             if self.solver == "lbfgs":
                 self._fit_lbfgs(X, targets, sample_weight, watcher)
             else:
@@ -463,8 +470,13 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         net = self._network()
         X = self._validated_rows(X, net.dtype)
         if epoch.is_compiled(net.dtype):
-            return net.forward(X)
+            with self._threads():
+                return net.forward(X)
         return plain.forward(X, net.weights, net.biases, net.activations, net.output)
+
+    def _threads(self) -> contextlib.AbstractContextManager[None]:
+        """Use as many threads as `n_jobs` says within a `with` block."""
+        return _AS_ELSEWHERE if self.n_jobs is None else parallel.threads(parallel.count_of_jobs(self.n_jobs))
 
     def _validated_rows(self, X: Any, dtype: np.dtype[Any]) -> Any:
         """Return X after all of scikit-learn's checks; those that a plain array of our dtype needs are quickly made."""

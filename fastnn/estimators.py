@@ -80,6 +80,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Training stops after more than so many epochs in a row without an improvement by `tol`.
     max_fun : int >= 1, default 15000
         Of use with "lbfgs" alone.
+    n_jobs : int or None, default None
+        Threads of `fit`, `partial_fit` and predictions: None for the number in force, see `get_num_threads`; -1 for all
+        that are allowed, -2 for all but one, and so on. Results do not depend on it.
 
     Attributes
     ----------
@@ -293,7 +296,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         "poisson" predicts exp of the last layer and is for y >= 0.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
 shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
-beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun, n_jobs
         As for `MLPClassifier`.
 
     Attributes
@@ -350,6 +353,7 @@ best_validation_score_
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
+        n_jobs: int | None = None,
     ) -> None:
         super().__init__(
             hidden_layer_sizes, activation, solver=solver, alpha=alpha, batch_size=batch_size,
@@ -357,7 +361,7 @@ best_validation_score_
             shuffle=shuffle, random_state=random_state, tol=tol, verbose=verbose, warm_start=warm_start,
             momentum=momentum, nesterovs_momentum=nesterovs_momentum, early_stopping=early_stopping,
             validation_fraction=validation_fraction, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change, max_fun=max_fun,
+            n_iter_no_change=n_iter_no_change, max_fun=max_fun, n_jobs=n_jobs,
         )  # fmt: skip
         self.loss = loss
 

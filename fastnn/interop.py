@@ -1,6 +1,7 @@
-"""Fitted models to scikit-learn and back: the same parameters, copies of what was learnt."""
+"""Fitted models to scikit-learn and back: the parameters that both know, copies of what was learnt."""
 
 import copy
+import inspect
 from typing import Any, Self, TypeVar
 
 from sklearn.base import ClassifierMixin
@@ -101,7 +102,9 @@ def _name(cls: type) -> str:
 
 def _transcribed(model: Any, cls: type[Estimator]) -> Estimator:
     check_is_fitted(model, "coefs_")
-    twin = cls(**copy.deepcopy(model.get_params(deep=False)))
+    known = inspect.signature(cls).parameters
+    parameters = {name: value for name, value in model.get_params(deep=False).items() if name in known}
+    twin = cls(**copy.deepcopy(parameters))
     for name in FITTED:
         if hasattr(model, name):
             setattr(twin, name, copy.deepcopy(getattr(model, name)))

@@ -37,11 +37,13 @@ FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
 
 _spare_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
+    os.register_at_fork(after_in_child=_spare_lock._at_fork_reinit)  # type: ignore[attr-defined]
 _BUFFERS = (
     "_layout", "_params", "_spare", "_spare_forward", "_driver", "_most_alone", "_nothing", "_no_rows",
 )  # fmt: skip
 _NO_SETTINGS = np.zeros(0)
-_SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+_SERIAL: contextlib.AbstractContextManager[int] = contextlib.nullcontext(1)
 
 
 class Epochs:
@@ -335,18 +337,16 @@ class MLP:
 
     def _forward_in_calls(self, X: Array, out: Array, work: ForwardWorkspace, n_threads: int) -> None:
         """Call the engine, often enough that Ctrl-C need not wait long."""
+        forward.driver(self._dtype)  # not while CPUs are held
         step = max(1, int(FLOPS_PER_CALL * ROWS_PER_READ / self._flops_of_forward(1)))
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
             arguments = (
                 n_threads, self._output_code, X[rows], work.layers, self._params, work.scratch, out[rows], work.team,
             )  # fmt: skip
-            if n_threads == 1:
-                self._driver(0, *arguments)
-            else:
-                work.team[:] = 0
-                with parallel.NumbaThreads(n_threads):
-                    forward.launch(self._dtype, n_threads, arguments)
+            work.team[:] = 0
+            with parallel.Share(min(n_threads, parallel.numba_limit())) as n_running:
+                forward.launch(self._dtype, n_running, arguments, parallel.run_team)
 
     @functools.cached_property
     def _driver(self) -> Any:
@@ -498,6 +498,9 @@ class MLP:
         n_threads = self._threads_for(flops, flops * epochs.n * n_rows / batch_size)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
         call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
+        if is_long:
+            epoch.prepare(self.dtype)  # not while CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
@@ -521,8 +524,8 @@ class MLP:
                     self._nothing if out is None else out, work.identity, work.team,
                 )  # fmt: skip
                 try:
-                    with parallel.NumbaThreads(n_launched) if n_launched > 1 else _SERIAL:
-                        epoch.launch(self.dtype, n_launched, arguments)
+                    with parallel.Share(n_launched) if is_long else _SERIAL as n_running:
+                        epoch.launch(self.dtype, n_running, arguments, parallel.run_team)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     if optimizer:
                         optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)
@@ -540,15 +543,14 @@ class MLP:
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
     def _threads_for(self, flops: float, flops_of_call: float) -> int:
-        """Threads that pay off for steps of so many operations, and 1 where a parallel region is not safe.
+        """Threads that pay off for steps of so many operations.
 
         A call wakes the other threads, which must save it as much as a step must again.
         """
         most = int(min(flops, flops_of_call / 2) * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
         if most <= 1:
             return 1
-        most = min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
-        return most if most > 1 and parallel.may_run_parallel() else 1
+        return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
 
     def _borrowed(self, batch_size: int, n_threads: int, sparse: bool) -> tuple[Any, Workspace]:
         """Take a workspace: a spare one, or a new one while another Python thread has it."""

@@ -31,7 +31,7 @@ LAYERS = [
     {"fitted"},
     {"training", "lbfgs"},
     {"model"},
-    {"layout", "parallel", "rows", "plain"},
+    {"layout", "parallel", "rows", "plain", "warmup"},
     {"kernels.epoch", "kernels.forward"},
     {"kernels.step"},
     {"kernels.sparse"},

@@ -1,13 +1,14 @@
 """The entry point: epochs of training, the gradients of a batch, or prediction, in one compiled call."""
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 from numba import prange, types
 
-from fastnn.kernels.jit import entry_point, is_cached, jit
+from fastnn.kernels import team
+from fastnn.kernels.jit import entry_point, is_cached, jit, once
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
@@ -147,7 +148,7 @@ def run_team(n_threads, address, zero, arguments):
         _call(address, thread, where, zero)
 
 
-@functools.cache
+@once
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
     signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
@@ -156,7 +157,7 @@ def _driver(dtype: np.dtype[Any]) -> Any:
     return driver
 
 
-@functools.cache
+@once
 def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Return the parallel region, and the address of the machine code that each of its threads runs."""
     return compile_region(run_team, argument_types, dtype, f"{dtype.name}-team"), native_address(_driver(dtype))
@@ -169,13 +170,13 @@ def is_compiled(dtype: np.dtype[Any]) -> bool:
     return dtype in _ready
 
 
-def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:
-    """Call `run` in this thread, or in a team of `n_threads`.
+def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:
+    """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
+    _driver(dtype)
+    if with_team:
+        _team(dtype)
 
-    With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
-    """
-    if n_threads == 1 or numba.config.BOUNDSCHECK:
-        _driver(dtype)(0, *arguments)
-    else:
-        region, address = _team(dtype)
-        region(n_threads, address, dtype.type(0), arguments)
+
+def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]) -> None:
+    """Call `run` in this thread, or in a team of `n_threads` that `run_team` gets to work."""
+    team.launch(_driver(dtype), lambda: _team(dtype), n_threads, dtype.type(0), arguments, run_team)

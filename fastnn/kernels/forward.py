@@ -5,15 +5,16 @@ whose slices are panels of W: to read W is what takes the time. The sums have th
 row has the same bits whichever rows it comes with.
 """
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 from numba import prange, types
 
+from fastnn.kernels import team
 from fastnn.kernels.activations import IDENTITY, activation_forward
-from fastnn.kernels.jit import entry_point, jit
+from fastnn.kernels.jit import entry_point, jit, once
 from fastnn.kernels.losses import SOFTMAX, output_forward
 from fastnn.kernels.plan import ACTIVATION, N_IN, N_OUT, WEIGHTS
 from fastnn.kernels.products import panel_width, round_up
@@ -176,20 +177,27 @@ def run_team(n_threads, address, zero, arguments):
         _call(address, thread, where, zero)
 
 
-@functools.cache
+@once
 def driver(dtype: np.dtype[Any]) -> Any:
     """Return `run_forward` compiled for a dtype; from the cache when this machine compiled it before."""
     signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
     return entry_point(run_forward, signature, f"{dtype.name}-forward")
 
 
-@functools.cache
+@once
 def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Return the parallel region, and the address of the machine code that each of its threads runs."""
-    return compile_region(run_team, argument_types, dtype, f"{dtype.name}-forward-team"), native_address(driver(dtype))
+    name = f"{dtype.name}-forward-team"
+    return compile_region(run_team, argument_types, dtype, name), native_address(driver(dtype))
 
 
-def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:
-    """Call `run_forward` in this thread, or in a team of `n_threads`."""
-    region, address = _team(dtype)
-    region(n_threads, address, dtype.type(0), arguments)
+def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:
+    """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
+    driver(dtype)
+    if with_team:
+        _team(dtype)
+
+
+def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]) -> None:
+    """Call `run_forward` in this thread, or in a team of `n_threads` that `run_team` gets to work."""
+    team.launch(driver(dtype), lambda: _team(dtype), n_threads, dtype.type(0), arguments, run_team)

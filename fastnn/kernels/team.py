@@ -165,3 +165,25 @@ def compile_region(region: Any, argument_types: Callable[[Any], list[Any]], dtyp
     real = numba.from_dtype(dtype)
     signature = types.void(types.int64, types.int64, real, types.Tuple(argument_types(real)))  # type: ignore[attr-defined]
     return entry_point(region, signature, name, parallel=True)
+
+
+def launch(
+    driver: Any, team: Callable[[], tuple[Any, int]], n_threads: int, zero: Any, arguments: tuple[Any, ...],
+    run_team: Callable[..., None],
+) -> None:  # fmt: skip
+    """Call the driver in this thread, or in `n_threads` that `run_team` gets to work: in the region of `team`, or else.
+
+    With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
+    """
+
+    def one(thread: int) -> None:
+        driver(thread, *arguments)
+
+    def region() -> None:
+        code, address = team()
+        code(n_threads, address, zero, arguments)
+
+    if n_threads == 1 or numba.config.BOUNDSCHECK:
+        one(0)
+    else:
+        run_team(n_threads, region, one)

@@ -20,6 +20,10 @@ FITTED = (
 )  # fmt: skip
 
 
+# Parameters that scikit-learn does not have; all default to None.
+OWN_PARAMETERS = ("callbacks",)
+
+
 class SklearnExchange:
     """The methods of an estimator that is made from scikit-learn's, and that makes one of scikit-learn's."""
 
@@ -68,6 +72,7 @@ class SklearnExchange:
         return to_sklearn(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = {**dict.fromkeys(OWN_PARAMETERS), **state}  # pickles from before them, or of scikit-learn, lack them
         # While scikit-learn is patched, its pickles come here; what it keeps for itself means nothing to fastnn.
         if "_sklearn_version" in state:
             state = {name: value for name, value in state.items() if name in FITTED or not name.startswith("_")}
@@ -101,7 +106,8 @@ def _name(cls: type) -> str:
 
 def _transcribed(model: Any, cls: type[Estimator]) -> Estimator:
     check_is_fitted(model, "coefs_")
-    twin = cls(**copy.deepcopy(model.get_params(deep=False)))
+    params = {name: value for name, value in model.get_params(deep=False).items() if name not in OWN_PARAMETERS}
+    twin = cls(**copy.deepcopy(params))
     for name in FITTED:
         if hasattr(model, name):
             setattr(twin, name, copy.deepcopy(getattr(model, name)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self, SupportsIndex
@@ -26,8 +27,10 @@ FLOPS_PER_THREAD = 2_000_000
 FLOPS_PER_UPDATE = 32
 # Each thread has a scratch of its own; results are the same for any number.
 MOST_THREADS_PER_CORE = 4
-# Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
-FLOPS_PER_CALL = 2e10
+# Operations of the first of several compiled calls, some hundredths of a second, where a step stands for some beside
+# those of its products, and so does a row. Between calls Python sees Ctrl-C; how long the first took sets the others.
+FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
+SECONDS_PER_CALL = 0.1
 
 
 _spare_lock = threading.Lock()
@@ -352,6 +355,19 @@ class MLP:
         n_rows = examples.rows.n if order is None else len(order)
         return self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, order, optimizer)
 
+    def train_part(
+        self, examples: Examples, optimizer: Optimizer, batch_size: int, order: Array | None, alpha: float,
+        first: int, stop: int, sums: tuple[float, float],
+    ) -> tuple[float, float]:  # fmt: skip
+        """Train on the rows [first, stop) of an epoch, from one batch's beginning to the beginning of another.
+
+        Return the sums of data loss and penalty over the rows so far, which before were `sums`; in the end they are, to
+        the bit, those of an epoch that is gone through at once.
+        """
+        return self._launch(
+            epoch.TRAIN, examples, stop, batch_size, float(alpha), order, optimizer, None, self._nothing, first, sums
+        )
+
     @property
     def _owner(self) -> str:
         return f"{self._identity}/{SIMD_BITS}"  # how moments lie depends on the width of vectors
@@ -401,13 +417,16 @@ class MLP:
         optimizer: Optimizer | None,
         gradients: Array | None,
         out: Array,
+        first: int = 0,
+        sums: tuple[float, float] = (0.0, 0.0),
     ) -> tuple[float, float]:
         """Call the engine, often enough that Ctrl-C need not wait long; return the sums of data loss and penalty."""
         X = examples.rows
         flops = self._flops_of_step(mode, X, batch_size)
         n_threads = self._threads_for(flops)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
-        call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        flops_of_row = flops / batch_size + FLOPS_BESIDE_STEP / step + FLOPS_BESIDE_ROW
+        call_rows = max(1, int(FLOPS_PER_CALL / flops_of_row / step)) * step
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
         n_launched = min(n_threads, parallel.numba_limit())
@@ -417,9 +436,11 @@ class MLP:
                 work.reserve(X.most_entries(work.capacity, order))
             if gradients is None and mode == epoch.TRAIN and batch_size > work.capacity:
                 gradients = work.gradients
-            work.result[:] = 0.0
-            for start in range(0, n_rows, call_rows):
-                stop = min(n_rows, start + call_rows)
+            work.result[:] = sums
+            stop = first
+            while stop < n_rows:
+                start, stop = stop, min(n_rows, stop + call_rows)
+                began = time.perf_counter()
                 work.team[:] = 0
                 arguments = (
                     n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
@@ -434,6 +455,7 @@ class MLP:
                     optimizer.steps += -(-(stop - start) // batch_size)
                 with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
                     epoch.launch(self.dtype, n_launched, arguments)
+                call_rows = rows_of_next_call(stop - start, step, time.perf_counter() - began)
             return float(work.result[0]), float(work.result[1])
         finally:
             self._give_back(key, work)
@@ -538,6 +560,11 @@ class MLP:
 
     def __repr__(self) -> str:
         return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
+
+
+def rows_of_next_call(rows: int, step: int, seconds: float) -> int:
+    """Return the rows, a multiple of `step`, of a compiled call that follows one of `rows` in so many seconds."""
+    return max(1, int(rows / step * min(8.0, SECONDS_PER_CALL / max(seconds, 1e-9)))) * step
 
 
 def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -5,15 +5,18 @@ The rules are scikit-learn's, down to the lines they print; nothing here needs s
 
 import dataclasses
 import enum
-import itertools
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import callbacks
+from fastnn.callbacks import Fit
+from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam
-from fastnn.model import MLP
+from fastnn.model import MLP, rows_of_next_call
 from fastnn.rows import Examples
 
 Array = npt.NDArray[Any]
@@ -28,6 +31,7 @@ class Outcome(enum.Enum):
 
     CONVERGED = enum.auto()
     EXHAUSTED = enum.auto()
+    PAUSED = enum.auto()
     INTERRUPTED = enum.auto()
     DIVERGED = enum.auto()
 
@@ -92,6 +96,12 @@ class Plateau:
     def finish(self) -> None:
         """End the training."""
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.count = state["best"], state["count"]
+
 
 @dataclasses.dataclass
 class LossPlateau(Plateau):
@@ -131,6 +141,21 @@ class ScorePlateau(Plateau):
     def finish(self) -> None:
         self.net.restore(self._best_parameters)
 
+    def state_dict(self) -> dict[str, Any]:
+        current = self.net.snapshot()
+        self.net.restore(self._best_parameters)
+        best = {"weights": list(self.net.weights), "biases": list(self.net.biases)}
+        self.net.restore(current)
+        return {**super().state_dict(), "scores": self.scores, **best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.scores[:] = state["scores"]
+        current = self.net.snapshot()
+        self.net.weights, self.net.biases = state["weights"], state["biases"]
+        self._best_parameters = self.net.snapshot()
+        self.net.restore(current)
+
     def __str__(self) -> str:
         return f"Validation score did not improve more than tol={self.tol:f} for {self.patience} consecutive epochs."
 
@@ -138,18 +163,13 @@ class ScorePlateau(Plateau):
 # -- epochs -----------------------------------------------------------------------------------------------------------
 
 
-class Watcher(Protocol):
-    """Is told of each epoch."""
-
-    def on_epoch_begin(self) -> None: ...
-
-    def on_epoch_end(self) -> bool:
-        """Return whether to end the training."""
-
-
 @dataclasses.dataclass
 class Training:
-    """A network in training: the settings of its epochs and the record of those it has gone through."""
+    """A network in training: the settings of its epochs and the record of those it has gone through.
+
+    `history` has the losses of `loss_curve` and more of each epoch, those of earlier fits too; `rows_done` and `sums`
+    are the rows gone through in an epoch that is not over, and their losses.
+    """
 
     net: MLP
     optimizer: SGD | Adam
@@ -160,59 +180,145 @@ class Training:
     shuffle: bool
     random_state: np.random.RandomState
     verbose: bool | int
-    loss_curve: list[float]
+    history: dict[str, list[float]]
     n_rows_seen: int
     store: Callable[["Training"], None]
-    watcher: "Watcher | None" = None
+    fit: Fit | None = None
     n_epochs: int = 0
+    order: Array | None = None
+    rows_done: int = 0
+    sums: tuple[float, float] = (0.0, 0.0)
+    is_over: bool = False
+    failure: tuple[int, int] | None = None
+    has_finite_end: bool = True
+
+    def __post_init__(self) -> None:
+        self.loss_curve = self.history["loss"]
+        self._rows_of_call = self.batch_size
+        if self.fit is not None:
+            self.fit.net, self.fit.optimizer, self.fit.history = self.net, self.optimizer, self.history
+            self.fit.state = self.state_dict
 
     def run(self, examples: Examples, rows: Array | None, max_epochs: int) -> Outcome:
-        """Train on `rows` of the examples, or all of them: to the plateau, `max_epochs`, Ctrl-C or the watcher's word.
+        """Train on `rows` of the examples, or all of them: to the plateau, `max_epochs`, Ctrl-C or a callback's word.
 
-        Whatever ends it, an error of the watcher too, the network is usable, and the record goes to `store`.
+        Whatever ends it, an error of a callback too, the network is usable, and the record goes to `store`.
         """
+        rewind = Rewind(self, max_epochs)
         try:
-            for order in itertools.islice(self._orders(examples.rows.n, rows), max_epochs):
-                if self.watcher:
-                    self.watcher.on_epoch_begin()
-                self._epoch(examples, order)
-                is_over = self._is_over()
-                if self._is_stopped_by_watcher() or is_over:
-                    return Outcome.CONVERGED
-                if not np.isfinite(self.loss_curve[-1]) and not self.net.is_finite():
-                    return Outcome.DIVERGED
+            for order in self._orders(examples.rows.n, rows, max_epochs):
+                rewind.note(order)
+                if not self._epoch(examples, order):
+                    break
+                if not rewind.is_finite():
+                    return self._diverged(rewind, examples)
+                self.is_over = self._is_over()
+                if self._is_ended_by_callbacks() or self.is_over:
+                    break
+            if not self.net.is_finite():
+                return self._diverged(rewind, examples)
         except KeyboardInterrupt:
-            return Outcome.INTERRUPTED
+            return Outcome.INTERRUPTED if self.net.is_finite() else self._diverged(rewind, examples)
         finally:
             self.plateau.finish()
+            callbacks.fill(self.history)
             self.store(self)
-        return Outcome.EXHAUSTED
+        return self._outcome()
 
-    def _is_stopped_by_watcher(self) -> bool:
-        if self.watcher is None:
+    def _outcome(self) -> Outcome:
+        if self.is_over:
+            return Outcome.CONVERGED
+        return Outcome.PAUSED if self.fit is not None and self.fit.is_paused else Outcome.EXHAUSTED
+
+    def _diverged(self, rewind: Rewind, examples: Examples) -> Outcome:
+        self.has_finite_end = self.net.is_finite()
+        self.failure = rewind.find(examples)
+        return Outcome.DIVERGED
+
+    def _is_ended_by_callbacks(self) -> bool:
+        if self.fit is None:
             return False
-        self.store(self)  # what the watcher looks at
-        return self.watcher.on_epoch_end()
+        self._show()
+        ended = self.fit.end_epoch(self.is_over)
+        self.is_over = self.fit.is_over
+        return ended
 
-    def _orders(self, n_rows: int, rows: Array | None) -> Iterator[Array | None]:
+    def _show(self) -> None:
+        """Let callbacks see what the training has led to."""
+        assert self.fit is not None
+        self.store(self)
+        self.fit.epoch = self.n_epochs
+
+    # -- the order of the rows --------------------------------------------------------------------------------------
+
+    def _orders(self, n_rows: int, rows: Array | None, max_epochs: int) -> Iterator[Array | None]:
+        """Yield the order of each epoch that is left, first that of one which is not over."""
+        if self.is_over:
+            return
+        if self.order is None:
+            self.order = rows
+        for _ in range(self.n_epochs, max_epochs):
+            if not self.rows_done:
+                self.order = self.next_order(n_rows, self.order)
+            yield self.order
+
+    def next_order(self, n_rows: int, order: Array | None) -> Array | None:
         if not self.shuffle:
-            yield from itertools.repeat(rows)
-        order = np.arange(n_rows) if rows is None else rows
-        while True:
-            # scikit-learn shuffles what the epoch before left, so the permutations compose.
-            order = order[self.random_state.permutation(len(order))]
-            yield order
+            return order
+        # scikit-learn shuffles what the epoch before left, so the permutations compose.
+        order = np.arange(n_rows) if order is None else order
+        return order[self.random_state.permutation(len(order))]
 
-    def _epoch(self, examples: Examples, order: Array | None) -> None:
-        data, penalty = self.net.train(examples, self.optimizer, self.batch_size, order, self.alpha)
+    # -- one epoch --------------------------------------------------------------------------------------------------
+
+    def _epoch(self, examples: Examples, order: Array | None) -> bool:
+        """Go through an epoch, and return whether it came to its end: a callback can break it off."""
+        began, rate = time.perf_counter(), self.optimizer.learning_rate
+        n_rows = examples.rows.n if order is None else len(order)
+        if self.fit is None:
+            data, penalty = self.net.train(examples, self.optimizer, self.batch_size, order, self.alpha)
+        else:
+            if not self._go_through(self.fit, examples, order, n_rows):
+                return False
+            rate = self.optimizer.learning_rate
+            data, penalty = self.sums[0] / n_rows, self.sums[1] / n_rows
+            self.rows_done, self.sums = 0, (0.0, 0.0)
         loss = sklearn_loss(self.net, data, penalty)
         self.n_epochs += 1
-        self.n_rows_seen += examples.rows.n if order is None else len(order)
+        self.n_rows_seen += n_rows
         self.loss_curve.append(loss)
+        callbacks.log(self.history, "learning_rate", rate)
+        callbacks.log(self.history, "seconds", time.perf_counter() - began)
         self._say(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
+        return True
+
+    def _go_through(self, fit: Fit, examples: Examples, order: Array | None, n_rows: int) -> bool:
+        """Go through the rows that are left of an epoch, in parts between which callbacks are told."""
+        fit.epoch, fit.n_batches = self.n_epochs, -(-n_rows // self.batch_size)
+        if not self.rows_done:
+            fit.begin_epoch()
+        while self.rows_done < n_rows:
+            began = time.perf_counter()
+            n = self.batch_size if fit.is_told_of_batches else self._rows_of_call
+            stop = min(n_rows, self.rows_done + n)
+            self.sums = self.net.train_part(
+                examples, self.optimizer, self.batch_size, order, self.alpha, self.rows_done, stop, self.sums
+            )
+            took = time.perf_counter() - began
+            self._rows_of_call = rows_of_next_call(stop - self.rows_done, self.batch_size, took)
+            self.rows_done, fit.batch = stop, -(-stop // self.batch_size)
+            is_last = stop == n_rows
+            if fit.is_told_of_batches or not is_last:
+                self.store(self)
+            if fit.end_part(is_last) and not is_last:
+                self.is_over = fit.is_over
+                return False
+        return True
 
     def _is_over(self) -> bool:
         self.plateau.update(self.loss_curve[-1], self._say)
+        if isinstance(self.plateau, ScorePlateau):
+            callbacks.log(self.history, "validation_score", self.plateau.scores[-1])
         self.schedule.on_epoch_end(self.optimizer, self.n_rows_seen)
         if not self.plateau.is_reached:
             return False
@@ -225,6 +331,51 @@ class Training:
     def _say(self, line: str) -> None:
         if self.verbose:
             print(line)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the training depends on, as numbers, arrays, and lists and dicts of them."""
+        assert self.fit is not None
+        return {
+            "weights": list(self.net.weights),
+            "biases": list(self.net.biases),
+            "optimizer": {
+                "settings": dataclasses.asdict(self.optimizer),
+                "steps": self.optimizer.steps,
+                "moments": self.net.moments_by_layer(self.optimizer),
+            },
+            "schedule": dataclasses.asdict(self.schedule),
+            "plateau": self.plateau.state_dict(),
+            "random_state": self.random_state.get_state(legacy=False),
+            "order": self.order if self.shuffle else None,
+            "n_epochs": self.n_epochs,
+            "n_rows_seen": self.n_rows_seen,
+            "rows_done": self.rows_done,
+            "sums": self.sums,
+            "history": self.history,
+            "is_over": self.fit.is_over,
+            "callbacks": [callback.state_dict() for callback in self.fit.stateful],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        assert self.fit is not None
+        self.net.weights, self.net.biases = state["weights"], state["biases"]
+        optimizer = state["optimizer"]
+        vars(self.optimizer).update(optimizer["settings"], steps=optimizer["steps"])
+        self.net.set_moments(self.optimizer, optimizer["moments"])
+        vars(self.schedule).update(state["schedule"])
+        self.plateau.load_state_dict(state["plateau"])
+        self.random_state.set_state(state["random_state"])
+        self.order, self.rows_done, self.sums = state["order"], state["rows_done"], tuple(state["sums"])
+        self.n_epochs, self.n_rows_seen, self.is_over = state["n_epochs"], state["n_rows_seen"], state["is_over"]
+        self.history.clear()
+        self.history.update(state["history"])
+        self.loss_curve = self.history["loss"]
+        self.fit.epoch, self.fit.is_over = self.n_epochs, self.is_over
+        for callback, its in zip(self.fit.stateful, state["callbacks"], strict=True):
+            callback.load_state_dict(its)
 
 
 def sklearn_loss(net: MLP, data: float, penalty: float) -> float:

@@ -17,18 +17,21 @@ NAMES = [str(source.relative_to(PACKAGE)) for source in SOURCES]
 ALLOWED = {
     "sklearn": {
         "base.py", "estimators.py", "interop.py", "splitting.py", "patching.py", "main_job.py", "datasets.py",
+        "callbacks.py",
     },
     "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
 }  # fmt: skip
 # patching -> estimators -> base -> training, lbfgs -> model -> layout, parallel, rows -> kernels; within the kernels
-# down to jit and plan. interop and splitting know scikit-learn, and nothing of fastnn: so they stand at the bottom.
+# down to jit and plan; beside the model stand callbacks and checkpoint. interop and splitting know scikit-learn, and nothing of fastnn: so they stand at the bottom.
 LAYERS = [
     {"patching"},
     {"estimators"},
     {"base"},
     {"fitted"},
     {"training", "lbfgs"},
-    {"model"},
+    {"divergence"},
+    {"checkpoint"},
+    {"callbacks", "model"},
     {"layout", "parallel", "rows", "plain"},
     {"kernels.epoch"},
     {"kernels.step"},
@@ -37,7 +40,7 @@ LAYERS = [
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},
     {"kernels.jit", "kernels.plan"},
-    {"kernels.inner", "interop", "splitting"},
+    {"kernels.inner", "interop", "splitting", "atomic", "trees", "log", "plotting"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

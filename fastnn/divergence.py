@@ -1,0 +1,131 @@
+"""What happened when a loss is not finite: in which step, with which last finite weights, and why perhaps."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.rows import Examples
+
+if TYPE_CHECKING:
+    from fastnn.training import Training
+
+Array = npt.NDArray[Any]
+
+# Steps between two copies of the parameters and moments: a step goes over them several times, a copy once.
+STEPS_PER_COPY = 50
+# Inputs, targets and learning rates beyond these are likely to have led to what is not finite.
+LARGE, LARGE_RATE = 100.0, 0.1
+
+
+@dataclasses.dataclass
+class _Copy:
+    """The training at the beginning of an epoch whose order has been drawn; all of it, or the parameters alone."""
+
+    is_whole: bool
+    n_epochs: int
+    first_row: int
+    steps: int
+    order: Array | None
+    random_state: Any
+    parameters: Array
+    moments: Array | None
+
+
+class Rewind:
+    """Keeps a copy of the training from not long ago, and goes through the steps since then once more, one by one.
+
+    That is possible because training is the same to the bit.
+    """
+
+    def __init__(self, training: "Training", max_epochs: int) -> None:
+        self._training, self._max_epochs = training, max_epochs
+        self._copy: _Copy | None = None
+
+    @property
+    def _is_due(self) -> bool:
+        return self._copy is None or self._training.optimizer.steps - self._copy.steps >= STEPS_PER_COPY
+
+    def is_finite(self) -> bool:
+        """Whether the training is, as far as it costs next to nothing to tell."""
+        t = self._training
+        return bool(np.isfinite(t.loss_curve[-1])) and (not self._is_due or t.net.is_finite())
+
+    def note(self, order: Array | None) -> None:
+        """Take a copy at the beginning of an epoch, if enough has happened since the last one."""
+        if self._is_due:
+            t = self._training
+            # A few steps alone, of `partial_fit`, are not worth copies of all that they depend on.
+            is_long = self._max_epochs > 1 or order is None or len(order) > STEPS_PER_COPY * t.batch_size
+            moments = t.optimizer.moments
+            self._copy = _Copy(
+                is_long, t.n_epochs, t.rows_done, t.optimizer.steps, order,
+                t.random_state.get_state(legacy=False) if is_long and t.shuffle else None,
+                t.net.snapshot(), moments.copy() if is_long and moments is not None else None,
+            )  # fmt: skip
+
+    def find(self, examples: Examples) -> tuple[int, int] | None:
+        """Leave the network before the first step that was not finite, and return its epoch and number, from 1 on.
+
+        None, and the network as it was at the time of the copy, if that cannot be told.
+        """
+        t, copy = self._training, self._copy
+        if copy is None:
+            return None
+        t.net.restore(copy.parameters)
+        if not copy.is_whole:
+            return None
+        end = t.random_state.get_state(legacy=False)
+        t.optimizer.steps = copy.steps
+        if t.optimizer.moments is not None:
+            t.optimizer.moments[:] = 0 if copy.moments is None else copy.moments
+        if t.shuffle:
+            t.random_state.set_state(copy.random_state)
+        try:
+            return self._first_bad_step(examples, copy)
+        finally:
+            t.random_state.set_state(end)
+
+    def _first_bad_step(self, examples: Examples, copy: _Copy) -> tuple[int, int] | None:
+        t, order, first_row = self._training, copy.order, copy.first_row
+        rates = t.history["learning_rate"][len(t.loss_curve) - t.n_epochs + copy.n_epochs :]
+        rate = t.optimizer.learning_rate
+        if t.rows_done:  # an epoch that a callback has broken off
+            rates.append(rate)
+        for n, rate_of_epoch in enumerate(rates):
+            t.optimizer.learning_rate = rate_of_epoch
+            if n:
+                order, first_row = t.next_order(examples.rows.n, order), 0
+            rows = np.arange(examples.rows.n) if order is None else order
+            for first in range(first_row, len(rows), t.batch_size):
+                before = t.net.snapshot()
+                batch = rows[first : first + t.batch_size]
+                losses = t.net.train(examples, t.optimizer, len(batch), batch, t.alpha)
+                if not np.isfinite(losses).all() or not t.net.is_finite():
+                    t.net.restore(before)
+                    t.optimizer.learning_rate = rate
+                    return copy.n_epochs + n + 1, first // t.batch_size + 1
+        t.optimizer.learning_rate = rate
+        t.net.restore(copy.parameters)
+        return None
+
+
+def likely_causes(X: Any, targets: Array | None, sample_weight: Array | None, learning_rate: float) -> str:
+    """Return what is out of the ordinary about a training that diverged, and what to do about it.
+
+    `targets` are those that are not bounded, `learning_rate` is NaN where there is none.
+    """
+    causes = []
+    values = X if isinstance(X, np.ndarray) else X.data
+    for name, array, mend in [
+        ("value in X", values, "scale the features, by StandardScaler for example"),
+        ("value in y", targets, "scale the targets"),
+        ("sample_weight", sample_weight, "divide the weights by their mean"),
+    ]:
+        largest = 0.0 if array is None or not array.size else float(np.abs(array).max())
+        if largest > LARGE:
+            causes.append(f"the largest {name} is {largest:.3g} ({mend})")
+    if not np.isnan(learning_rate) and (not causes or learning_rate > LARGE_RATE):
+        causes.append(f"the learning rate is {learning_rate:.3g} (try a tenth of it)")
+    return "Likely causes: " + "; ".join(causes) + "." if causes else "A larger alpha may help."

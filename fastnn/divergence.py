@@ -1,15 +1,12 @@
 """What happened when a loss is not finite: in which step, with which last finite weights, and why perhaps."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnn.rows import Examples
-
-if TYPE_CHECKING:
-    from fastnn.training import Training
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +36,7 @@ class Rewind:
     That is possible because training is the same to the bit.
     """
 
-    def __init__(self, training: "Training", max_epochs: int) -> None:
+    def __init__(self, training: Any, max_epochs: int) -> None:
         self._training, self._max_epochs = training, max_epochs
         self._copy: _Copy | None = None
 

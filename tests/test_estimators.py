@@ -23,6 +23,7 @@ from sklearn_versions import REFUSES_ZERO_WEIGHTS
 
 import fastnn
 from fastnn import MLPClassifier, MLPRegressor
+from fastnn.interop import OWN_PARAMETERS
 from fastnn.model import MLP
 from fastnn.training import AdaptiveRate, ConstantRate, InverseScalingRate, LossPlateau
 
@@ -278,7 +279,8 @@ def test_unlabelled_targets_are_refused():
 def test_signature_is_that_of_sklearn(name):
     ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (fastnn, sklearn_nn))
     assert [(p.name, p.kind, p.default) for p in ours.values()] == [
-        (p.name, p.kind, p.default) for p in theirs.values()
+        *((p.name, p.kind, p.default) for p in theirs.values()),
+        *((name, inspect.Parameter.KEYWORD_ONLY, None) for name in OWN_PARAMETERS),
     ]
 
 
@@ -288,7 +290,7 @@ def test_constraints_are_those_of_sklearn(name):
         {parameter: [str(make_constraint(each)) for each in allowed] for parameter, allowed in constraints.items()}
         for constraints in (getattr(module, name)._parameter_constraints for module in (fastnn, sklearn_nn))
     )
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() == theirs.keys() | set(OWN_PARAMETERS)
     for parameter, allowed in theirs.items():
         assert sorted(map(sorted, ours[parameter])) == sorted(map(sorted, allowed)), parameter
 

@@ -22,7 +22,8 @@ ALLOWED = {
     "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
 }  # fmt: skip
 # patching -> estimators -> base -> training, lbfgs -> model -> layout, parallel, rows -> kernels; within the kernels
-# down to jit and plan; beside the model stand callbacks and checkpoint. interop and splitting know scikit-learn, and nothing of fastnn: so they stand at the bottom.
+# down to jit and plan; beside the model stand callbacks. interop and splitting know
+# scikit-learn, and nothing of fastnn: so they stand at the bottom, as do the files that know neither.
 LAYERS = [
     {"patching"},
     {"estimators"},

@@ -63,7 +63,7 @@ class Checkpoint(Callback):
     ------
     ValueError
         By `fit`, if the file is of another estimator, other parameters, data or initial weights, or of a newer format;
-        if it and the one before are damaged; or with the solver "lbfgs".
+        if it and the one before are damaged; if its folder is missing; or with the solver "lbfgs".
 
     Warns
     -----
@@ -92,6 +92,8 @@ class Checkpoint(Callback):
         `fingerprint` tells this fit from others, and `start` is the random state that it would start from.
         """
         self._identity, self._start, self._keeps_previous = fingerprint, start, True
+        if not self.path.parent.is_dir():
+            raise ValueError(f"path of the checkpoint must be in a folder that is there, got {self.path}")
         self._remove_leftovers()
         if not self.path.exists():
             return start, None

@@ -335,7 +335,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         history = getattr(self, "history_", {})
         if len(history.get("loss", [])) != len(losses):
             history = {}
-        history = {**history, "loss": losses}
+        history = {"learning_rate": [], "seconds": [], **history, "loss": losses}
         callbacks.fill(history)
         return history
 

@@ -1,6 +1,7 @@
 """What happened when a loss is not finite: in which step, with which last finite weights, and why perhaps."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from fastnn.rows import Examples
 
 Array = npt.NDArray[Any]
 
-# Steps between two copies of the parameters and moments: a step goes over them several times, a copy once.
-STEPS_PER_COPY = 50
+# Steps between two copies of the parameters and moments, each of which costs about as much as a step's update.
+STEPS_PER_COPY = 200
 # Inputs, targets and learning rates beyond these are likely to have led to what is not finite.
 LARGE, LARGE_RATE = 100.0, 0.1
 
@@ -47,7 +48,7 @@ class Rewind:
     def is_finite(self) -> bool:
         """Whether the training is, as far as it costs next to nothing to tell."""
         t = self._training
-        return bool(np.isfinite(t.loss_curve[-1])) and (not self._is_due or t.net.is_finite())
+        return math.isfinite(t.loss_curve[-1]) and (not self._is_due or t.net.is_finite())
 
     def note(self, order: Array | None) -> None:
         """Take a copy at the beginning of an epoch, if enough has happened since the last one."""
@@ -123,6 +124,6 @@ def likely_causes(X: Any, targets: Array | None, sample_weight: Array | None, le
         largest = 0.0 if array is None or not array.size else float(np.abs(array).max())
         if largest > LARGE:
             causes.append(f"the largest {name} is {largest:.3g} ({mend})")
-    if not np.isnan(learning_rate) and (not causes or learning_rate > LARGE_RATE):
+    if not math.isnan(learning_rate) and (not causes or learning_rate > LARGE_RATE):
         causes.append(f"the learning rate is {learning_rate:.3g} (try a tenth of it)")
     return "Likely causes: " + "; ".join(causes) + "." if causes else "A larger alpha may help."

@@ -167,8 +167,8 @@ class ScorePlateau(Plateau):
 class Training:
     """A network in training: the settings of its epochs and the record of those it has gone through.
 
-    `history` has the losses of `loss_curve` and more of each epoch, those of earlier fits too; `rows_done` and `sums`
-    are the rows gone through in an epoch that is not over, and their losses.
+    `history` has the losses of `loss_curve`, rates and times of each epoch, those of earlier fits too; `rows_done` and
+    `sums` are the rows gone through in an epoch that is not over, and their losses.
     """
 
     net: MLP
@@ -287,8 +287,8 @@ class Training:
         self.n_epochs += 1
         self.n_rows_seen += n_rows
         self.loss_curve.append(loss)
-        callbacks.log(self.history, "learning_rate", rate)
-        callbacks.log(self.history, "seconds", time.perf_counter() - began)
+        self.history["learning_rate"].append(rate)
+        self.history["seconds"].append(time.perf_counter() - began)
         self._say(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
         return True
 

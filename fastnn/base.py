@@ -320,7 +320,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             fit=fit,
         )
         if resumed is not None:
-            training.load_state_dict(resumed)
+            training.load_state_dict(resumed, X.shape[0], X.shape[0] if rows is None else len(rows))
         examples = net.examples(X, targets, sample_weight)
         outcome = training.run(examples, rows, 1 if incremental else self.max_iter)
         if outcome is Outcome.DIVERGED:

@@ -337,7 +337,7 @@ class MLP:
 
         Notes
         -----
-        Ctrl-C takes effect between compiled calls, some tenths of a second apart but never within a batch, and leaves a
+        Ctrl-C takes effect between compiled calls, about a tenth of a second apart but never within a batch, and leaves a
         usable network.
         """
         if not isinstance(optimizer, Optimizer):

@@ -17,7 +17,7 @@ from fastnn.callbacks import Fit
 from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.model import MLP, rows_of_next_call
-from fastnn.rows import Examples
+from fastnn.rows import Examples, check_range
 
 Array = npt.NDArray[Any]
 Say = Callable[[str], None]
@@ -358,9 +358,22 @@ class Training:
             "callbacks": [callback.state_dict() for callback in self.fit.stateful],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+    def load_state_dict(self, state: dict[str, Any], n_rows: int, n_in_epoch: int) -> None:
+        """Go on from a state; an epoch goes through `n_in_epoch` of `n_rows` rows.
+
+        Raises
+        ------
+        ValueError
+            If the state is not one of such a training: the kernels would read beyond the rows.
+        """
         assert self.fit is not None
+        order, rows_done = state["order"], state["rows_done"]
+        if (order is not None) != self.shuffle or rows_done not in range(0, n_in_epoch, self.batch_size):
+            raise ValueError("the checkpoint has another way through the rows")
+        if order is not None:
+            if order.shape != (n_in_epoch,) or order.dtype != np.int64:
+                raise ValueError(f"the checkpoint's order must be {n_in_epoch} integers")
+            check_range("the checkpoint's order", order, n_rows)
         self.net.weights, self.net.biases = state["weights"], state["biases"]
         optimizer = state["optimizer"]
         vars(self.optimizer).update(optimizer["settings"], steps=optimizer["steps"])
@@ -368,7 +381,7 @@ class Training:
         vars(self.schedule).update(state["schedule"])
         self.plateau.load_state_dict(state["plateau"])
         self.random_state.set_state(state["random_state"])
-        self.order, self.rows_done, self.sums = state["order"], state["rows_done"], tuple(state["sums"])
+        self.order, self.rows_done, self.sums = order, rows_done, tuple(state["sums"])
         self.n_epochs, self.n_rows_seen, self.is_over = state["n_epochs"], state["n_rows_seen"], state["is_over"]
         self.history.clear()
         self.history.update(state["history"])

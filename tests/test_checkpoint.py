@@ -246,6 +246,21 @@ def test_no_damage_gets_through(tmp_path):
         read_tree(path, "another")
 
 
+@pytest.mark.parametrize("wrong", [
+    {"order": np.arange(1, 121)}, {"order": np.full(120, -1)}, {"order": np.arange(119)}, {"order": None},
+    {"order": np.arange(120.0)}, {"rows_done": 120}, {"rows_done": -20}, {"rows_done": 7}, {"rows_done": 2.5},
+    {"weights": [np.zeros((6, 3)), np.zeros((3, 3))]},
+], ids=str)  # fmt: skip
+def test_a_forged_file_is_refused(wrong, tmp_path):
+    stopped_after(2, tmp_path / "c")
+    saved = read_tree(tmp_path / "c", checkpoint.KIND)
+    saved["state"].update(wrong)
+    with open(tmp_path / "c", "wb") as file:
+        write_tree(file, checkpoint.KIND, saved)
+    with pytest.raises(ValueError, match=r"checkpoint|must have shape"):
+        classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
+
+
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 

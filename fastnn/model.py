@@ -337,8 +337,8 @@ class MLP:
 
         Notes
         -----
-        Ctrl-C takes effect between compiled calls, about a tenth of a second apart but never within a batch, and leaves a
-        usable network.
+        Ctrl-C takes effect between compiled calls, about a tenth of a second apart but never within a batch, and leaves
+        a usable network.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a fastnn optimizer such as fastnn.Adam(), got {optimizer!r}")

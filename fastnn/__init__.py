@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastnn.parallel import get_num_threads, set_num_threads, threads
     from fastnn.patching import patch_sklearn, unpatch_sklearn
     from fastnn.plotting import plot_history
+    from fastnn.saving import load
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOMES = {
     "TimeBudget": "fastnn.callbacks",
     "Adam": "fastnn.kernels.optimizers",
     "get_num_threads": "fastnn.parallel",
+    "load": "fastnn.saving",
     "patch_sklearn": "fastnn.patching",
     "plot_history": "fastnn.plotting",
     "set_num_threads": "fastnn.parallel",
@@ -49,7 +51,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "MLP", "SGD", "Adam", "MLPClassifier", "MLPRegressor", "get_num_threads", "set_num_threads", "threads",
+    "MLP", "SGD", "Adam", "MLPClassifier", "MLPRegressor", "load", "get_num_threads", "set_num_threads", "threads",
     "patch_sklearn", "unpatch_sklearn", "Callback", "Checkpoint", "EarlyStopping", "TimeBudget", "LearningRateSchedule",
     "CSVLog", "JSONLinesLog", "ProgressBar", "plot_history",
 ]  # fmt: skip

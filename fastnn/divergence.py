@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnn.model import Epochs
 from fastnn.rows import Examples
 
 Array = npt.NDArray[Any]
@@ -19,7 +20,7 @@ LARGE, LARGE_RATE = 100.0, 0.1
 
 @dataclasses.dataclass
 class _Copy:
-    """The training at the beginning of an epoch whose order has been drawn; all of it, or the parameters alone."""
+    """The training at the beginning of an epoch, or in the middle of one; all of it, or the parameters alone."""
 
     is_whole: bool
     n_epochs: int
@@ -37,8 +38,10 @@ class Rewind:
     That is possible because training is the same to the bit.
     """
 
-    def __init__(self, training: Any, max_epochs: int) -> None:
-        self._training, self._max_epochs = training, max_epochs
+    def __init__(self, training: Any, n_rows: int, max_epochs: int) -> None:
+        self._training = training
+        # A few steps alone, of `partial_fit`, are not worth copies of all that they depend on.
+        self._is_long = max_epochs > 1 or n_rows > STEPS_PER_COPY * training.batch_size
         self._copy: _Copy | None = None
 
     @property
@@ -50,17 +53,15 @@ class Rewind:
         t = self._training
         return math.isfinite(t.loss_curve[-1]) and (not self._is_due or t.net.is_finite())
 
-    def note(self, order: Array | None) -> None:
-        """Take a copy at the beginning of an epoch, if enough has happened since the last one."""
+    def note(self) -> None:
+        """Take a copy, if enough has happened since the last one."""
         if self._is_due:
             t = self._training
-            # A few steps alone, of `partial_fit`, are not worth copies of all that they depend on.
-            is_long = self._max_epochs > 1 or order is None or len(order) > STEPS_PER_COPY * t.batch_size
             moments = t.optimizer.moments
             self._copy = _Copy(
-                is_long, t.n_epochs, t.rows_done, t.optimizer.steps, order,
-                t.random_state.get_state(legacy=False) if is_long and t.shuffle else None,
-                t.net.snapshot(), moments.copy() if is_long and moments is not None else None,
+                self._is_long, t.n_epochs, t.rows_done, t.optimizer.steps, t.order,
+                t.random_state.get_state(legacy=False) if self._is_long and t.shuffle else None,
+                t.net.snapshot(), moments.copy() if self._is_long and moments is not None else None,
             )  # fmt: skip
 
     def find(self, examples: Examples) -> tuple[int, int] | None:
@@ -93,14 +94,15 @@ class Rewind:
             rates.append(rate)
         for n, rate_of_epoch in enumerate(rates):
             t.optimizer.learning_rate = rate_of_epoch
-            if n:
-                order, first_row = t.next_order(examples.rows.n, order), 0
+            if n or not first_row:
+                order, first_row = t.shuffled(order), 0
             rows = np.arange(examples.rows.n) if order is None else order
             for first in range(first_row, len(rows), t.batch_size):
                 before = t.net.snapshot()
                 batch = rows[first : first + t.batch_size]
-                losses = t.net.train(examples, t.optimizer, len(batch), batch, t.alpha)
-                if not np.isfinite(losses).all() or not t.net.is_finite():
+                epochs = Epochs(1)
+                t.net.train(examples, len(batch), t.optimizer, len(batch), batch, t.alpha, epochs)
+                if not np.isfinite(epochs.means(len(batch))).all() or not t.net.is_finite():
                     t.net.restore(before)
                     t.optimizer.learning_rate = rate
                     return copy.n_epochs + n + 1, first // t.batch_size + 1

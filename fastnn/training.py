@@ -5,8 +5,9 @@ The rules are scikit-learn's, down to the lines they print; nothing here needs s
 
 import dataclasses
 import enum
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fastnn import callbacks
 from fastnn.callbacks import Fit
 from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam
-from fastnn.model import MLP, rows_of_next_call
+from fastnn.model import MLP, Epochs, rows_of_next_call
 from fastnn.rows import Examples, check_range
 
 Array = npt.NDArray[Any]
@@ -43,6 +44,11 @@ class Outcome(enum.Enum):
 class ConstantRate:
     """The learning rate stays; a plateau ends the training. The other schedules override what differs."""
 
+    @property
+    def changes_each_epoch(self) -> bool:
+        """Whether `on_epoch_end` does anything."""
+        return False
+
     def on_epoch_end(self, optimizer: SGD | Adam, n_rows_seen: int) -> None:
         """Set the learning rate of the next epoch."""
 
@@ -57,6 +63,10 @@ class InverseScalingRate(ConstantRate):
 
     initial: float
     power: float
+
+    @property
+    def changes_each_epoch(self) -> bool:
+        return True
 
     def on_epoch_end(self, optimizer: SGD | Adam, n_rows_seen: int) -> None:
         optimizer.learning_rate = self.initial / (n_rows_seen + 1) ** self.power
@@ -89,6 +99,11 @@ class Plateau:
     def is_reached(self) -> bool:
         return self.count > self.patience
 
+    @property
+    def n_before_reached(self) -> int:
+        """Epochs that can be judged together, since only the last of them can be the one that makes it a plateau."""
+        return 1
+
     def update(self, loss: float, say: Say) -> None:
         """Take note of an epoch."""
         raise NotImplementedError
@@ -109,6 +124,10 @@ class LossPlateau(Plateau):
 
     best: float = np.inf
     count: int = 0
+
+    @property
+    def n_before_reached(self) -> int:
+        return max(1, int(min(self.patience, sys.maxsize)) + 1 - self.count)
 
     def update(self, loss: float, say: Say) -> None:
         # Both comparisons are false for a NaN loss, which so neither counts nor becomes the best.
@@ -204,16 +223,20 @@ class Training:
 
         Whatever ends it, an error of a callback too, the network is usable, and the record goes to `store`.
         """
-        rewind = Rewind(self, max_epochs)
+        n_rows = examples.rows.n if rows is None else len(rows)
+        if self.order is None:
+            self.order = np.arange(n_rows) if rows is None and self.shuffle else rows
+        most, rewind = self.net.epochs_per_call(examples, n_rows, self.batch_size), Rewind(self, n_rows, max_epochs)
         try:
-            for order in self._orders(examples.rows.n, rows, max_epochs):
-                rewind.note(order)
-                if not self._epoch(examples, order):
+            while self.n_epochs < max_epochs and not self.is_over:
+                rewind.note()
+                if self.fit is None:
+                    self._epochs(examples, n_rows, min(most, max_epochs - self.n_epochs, self._undisturbed_epochs()))
+                elif not self._epoch_in_parts(self.fit, examples, n_rows):
                     break
                 if not rewind.is_finite():
                     return self._diverged(rewind, examples)
-                self.is_over = self._is_over()
-                if self._is_ended_by_callbacks() or self.is_over:
+                if self.fit is not None and self._is_ended_by(self.fit):
                     break
             if not self.net.is_finite():
                 return self._diverged(rewind, examples)
@@ -235,98 +258,96 @@ class Training:
         self.failure = rewind.find(examples)
         return Outcome.DIVERGED
 
-    def _is_ended_by_callbacks(self) -> bool:
-        if self.fit is None:
-            return False
-        self._show()
-        ended = self.fit.end_epoch(self.is_over)
-        self.is_over = self.fit.is_over
+    def _is_ended_by(self, fit: Fit) -> bool:
+        self.store(self)  # what callbacks look at
+        fit.epoch = self.n_epochs
+        ended = fit.end_epoch(self.is_over)
+        self.is_over = fit.is_over
         return ended
 
-    def _show(self) -> None:
-        """Let callbacks see what the training has led to."""
-        assert self.fit is not None
-        self.store(self)
-        self.fit.epoch = self.n_epochs
+    # -- epochs in one call -----------------------------------------------------------------------------------------
 
-    # -- the order of the rows --------------------------------------------------------------------------------------
+    def _undisturbed_epochs(self) -> int:
+        """Return how many epochs can be gone through before there is anything to do between two of them."""
+        return 1 if self.verbose or self.schedule.changes_each_epoch else self.plateau.n_before_reached
 
-    def _orders(self, n_rows: int, rows: Array | None, max_epochs: int) -> Iterator[Array | None]:
-        """Yield the order of each epoch that is left, first that of one which is not over."""
-        if self.is_over:
-            return
-        if self.order is None:
-            self.order = rows
-        for _ in range(self.n_epochs, max_epochs):
-            if not self.rows_done:
-                self.order = self.next_order(n_rows, self.order)
-            yield self.order
+    def _epochs(self, examples: Examples, n_rows: int, n: int) -> None:
+        """Go through up to `n` epochs."""
+        began, order = time.perf_counter(), self.order
+        epochs, state = Epochs(n), self.random_state.get_state() if n > 1 else None
+        orders = self.shuffled(order, n)
+        try:
+            self.net.train(examples, n_rows, self.optimizer, self.batch_size, orders, self.alpha, epochs)
+        finally:
+            done = epochs.n_done
+            for data, penalty in epochs.means(n_rows):
+                self._after_epoch(data, penalty, n_rows, (time.perf_counter() - began) / done)
+            if done < n and state is not None:  # as if the orders of the others had never been drawn
+                self.random_state.set_state(state)
+                self.shuffled(order, done)
+        if orders is not None and self.shuffle:
+            self.order = orders[(done - 1) * n_rows : done * n_rows]
 
-    def next_order(self, n_rows: int, order: Array | None) -> Array | None:
-        if not self.shuffle:
+    def shuffled(self, order: Array | None, n: int = 1) -> Array | None:
+        """Return the orders of `n` epochs, one after the other."""
+        if order is None or not self.shuffle:
             return order
-        # scikit-learn shuffles what the epoch before left, so the permutations compose.
-        order = np.arange(n_rows) if order is None else order
-        return order[self.random_state.permutation(len(order))]
+        orders = np.empty((n, len(order)), np.int64)
+        for i in range(n):
+            # scikit-learn shuffles what the epoch before left, so the permutations compose.
+            orders[i] = order = order[self.random_state.permutation(len(order))]
+        return orders.reshape(-1)
 
-    # -- one epoch --------------------------------------------------------------------------------------------------
-
-    def _epoch(self, examples: Examples, order: Array | None) -> bool:
-        """Go through an epoch, and return whether it came to its end: a callback can break it off."""
-        began, rate = time.perf_counter(), self.optimizer.learning_rate
-        n_rows = examples.rows.n if order is None else len(order)
-        if self.fit is None:
-            data, penalty = self.net.train(examples, self.optimizer, self.batch_size, order, self.alpha)
-        else:
-            if not self._go_through(self.fit, examples, order, n_rows):
-                return False
-            rate = self.optimizer.learning_rate
-            data, penalty = self.sums[0] / n_rows, self.sums[1] / n_rows
-            self.rows_done, self.sums = 0, (0.0, 0.0)
+    def _after_epoch(self, data: float, penalty: float, n_rows: int, seconds: float) -> None:
+        """Take note of an epoch and its mean losses, and of whether it is the last."""
         loss = sklearn_loss(self.net, data, penalty)
         self.n_epochs += 1
         self.n_rows_seen += n_rows
         self.loss_curve.append(loss)
-        self.history["learning_rate"].append(rate)
-        self.history["seconds"].append(time.perf_counter() - began)
+        self.history["learning_rate"].append(self.optimizer.learning_rate)
+        self.history["seconds"].append(seconds)
         self._say(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
-        return True
+        self.plateau.update(loss, self._say)
+        if isinstance(self.plateau, ScorePlateau):
+            callbacks.log(self.history, "validation_score", self.plateau.scores[-1])
+        self.schedule.on_epoch_end(self.optimizer, self.n_rows_seen)
+        if not self.plateau.is_reached:
+            return
+        self.is_over, action = self.schedule.on_plateau(self.optimizer)
+        self._say(f"{self.plateau} {action}")
+        if not self.is_over:
+            self.plateau.count = 0
 
-    def _go_through(self, fit: Fit, examples: Examples, order: Array | None, n_rows: int) -> bool:
-        """Go through the rows that are left of an epoch, in parts between which callbacks are told."""
+    # -- an epoch in parts ------------------------------------------------------------------------------------------
+
+    def _epoch_in_parts(self, fit: Fit, examples: Examples, n_rows: int) -> bool:
+        """Go through an epoch, and return whether it came to its end: a callback can break it off."""
+        began = time.perf_counter()
         fit.epoch, fit.n_batches = self.n_epochs, -(-n_rows // self.batch_size)
         if not self.rows_done:
+            self.order = self.shuffled(self.order)
             fit.begin_epoch()
         while self.rows_done < n_rows:
-            began = time.perf_counter()
-            n = self.batch_size if fit.is_told_of_batches else self._rows_of_call
-            stop = min(n_rows, self.rows_done + n)
-            self.sums = self.net.train_part(
-                examples, self.optimizer, self.batch_size, order, self.alpha, self.rows_done, stop, self.sums
-            )
-            took = time.perf_counter() - began
-            self._rows_of_call = rows_of_next_call(stop - self.rows_done, self.batch_size, took)
-            self.rows_done, fit.batch = stop, -(-stop // self.batch_size)
-            is_last = stop == n_rows
+            self._part(fit, examples, n_rows)
+            is_last = self.rows_done == n_rows
             if fit.is_told_of_batches or not is_last:
                 self.store(self)
             if fit.end_part(is_last) and not is_last:
                 self.is_over = fit.is_over
                 return False
+        (data, penalty), self.rows_done, self.sums = self.sums, 0, (0.0, 0.0)
+        self._after_epoch(data / n_rows, penalty / n_rows, n_rows, time.perf_counter() - began)
         return True
 
-    def _is_over(self) -> bool:
-        self.plateau.update(self.loss_curve[-1], self._say)
-        if isinstance(self.plateau, ScorePlateau):
-            callbacks.log(self.history, "validation_score", self.plateau.scores[-1])
-        self.schedule.on_epoch_end(self.optimizer, self.n_rows_seen)
-        if not self.plateau.is_reached:
-            return False
-        is_over, action = self.schedule.on_plateau(self.optimizer)
-        self._say(f"{self.plateau} {action}")
-        if not is_over:
-            self.plateau.count = 0
-        return is_over
+    def _part(self, fit: Fit, examples: Examples, n_rows: int) -> None:
+        """Train on a batch if callbacks are told of each, else for as long as Ctrl-C may wait."""
+        began, first = time.perf_counter(), self.rows_done
+        stop = min(n_rows, first + (self.batch_size if fit.is_told_of_batches else self._rows_of_call))
+        self.sums = self.net.train_part(
+            examples, self.optimizer, self.batch_size, self.order, self.alpha, first, stop, self.sums
+        )
+        self.rows_done, fit.batch = stop, -(-stop // self.batch_size)
+        self._rows_of_call = rows_of_next_call(stop - first, self.batch_size, time.perf_counter() - began)
 
     def _say(self, line: str) -> None:
         if self.verbose:

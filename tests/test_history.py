@@ -128,3 +128,13 @@ def test_plot_without_matplotlib(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"plot_history needs matplotlib: python -m pip install 'fastnn\[plot\]'"):
         fastnn.plot_history(model)
+
+
+def test_a_saved_model_has_its_history_and_no_callbacks(tmp_path):
+    pytest.importorskip("safetensors")
+    settings = {"max_iter": 3, "early_stopping": True, "random_state": 0, "warm_start": True}
+    model = MLPClassifier(**settings, callbacks=[fastnn.ProgressBar("1h"), fastnn.CSVLog(tmp_path / "log")]).fit(X, Y)
+    model.save(tmp_path / "model")
+    again = fastnn.load(tmp_path / "model")
+    assert again.history_ == model.history_ and again.callbacks is None
+    assert lengths(again.fit(X, Y)) == dict.fromkeys(model.history_, 6)

@@ -82,6 +82,7 @@ def test_killed_at_random_moments_and_resumed(setting, tmp_path):
     command = [sys.executable, str(JOB), str(tmp_path), setting, str(N_KILLS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0 and "all the same" in done.stdout, done.stdout + done.stderr
+    print(done.stdout)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -21,6 +21,10 @@ FITTED = (
 )  # fmt: skip
 
 
+# Parameters that scikit-learn does not have; all default to None.
+OWN_PARAMETERS = ("n_jobs", "callbacks")
+
+
 class SklearnExchange:
     """The methods of an estimator that is made from scikit-learn's, and that makes one of scikit-learn's."""
 
@@ -69,6 +73,7 @@ class SklearnExchange:
         return to_sklearn(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = {**dict.fromkeys(OWN_PARAMETERS), **state}  # pickles from before them, or of scikit-learn, lack them
         # While scikit-learn is patched, its pickles come here; what it keeps for itself means nothing to fastnn.
         if "_sklearn_version" in state:
             state = {name: value for name, value in state.items() if name in FITTED or not name.startswith("_")}

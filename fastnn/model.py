@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self, SupportsIndex
@@ -30,8 +31,11 @@ FLOPS_PER_UPDATE = 32
 MOST_THREADS_PER_CORE = 4
 # Prediction reads the weights, from L2 or beyond, which takes as long as the products of so many rows.
 ROWS_PER_READ = 6
-# Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
-FLOPS_PER_CALL = 2e10
+# Operations of the first of several compiled calls, some hundredths of a second, where a step stands for some beside
+# those of its products, and so does a row. Between calls Python sees Ctrl-C; how long the first took sets the others.
+FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
+SECONDS_PER_CALL = 0.1
+FLOPS_PER_FORWARD = 1e10  # about as long
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
@@ -338,7 +342,7 @@ class MLP:
     def _forward_in_calls(self, X: Array, out: Array, work: ForwardWorkspace, n_threads: int) -> None:
         """Call the engine, often enough that Ctrl-C need not wait long."""
         forward.driver(self._dtype)  # not while CPUs are held
-        step = max(1, int(FLOPS_PER_CALL * ROWS_PER_READ / self._flops_of_forward(1)))
+        step = max(1, int(FLOPS_PER_FORWARD * ROWS_PER_READ / self._flops_of_forward(1)))
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
             arguments = (
@@ -424,8 +428,8 @@ class MLP:
 
         Notes
         -----
-        Ctrl-C takes effect between compiled calls, some tenths of a second apart but never within a batch, and leaves a
-        usable network.
+        Ctrl-C takes effect between compiled calls, about a tenth of a second apart but never within a batch, and leaves
+        a usable network.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a fastnn optimizer such as fastnn.Adam(), got {optimizer!r}")
@@ -453,10 +457,25 @@ class MLP:
         """
         self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, epochs, order, optimizer)
 
-    def epochs_per_call(self, examples: Examples, n_rows: int) -> int:
+    def epochs_per_call(self, examples: Examples, n_rows: int, batch_size: int) -> int:
         """How many epochs of so many rows go into one call of `train` before Python wants to be asked again."""
         flops = self._flops_of_step(epoch.TRAIN, examples.rows, n_rows)
+        flops += -(-n_rows // batch_size) * FLOPS_BESIDE_STEP + n_rows * FLOPS_BESIDE_ROW
         return max(1, int(min(FLOPS_PER_EPOCHS / flops, ROWS_PER_EPOCHS / n_rows)))
+
+    def train_part(
+        self, examples: Examples, optimizer: Optimizer, batch_size: int, order: Array | None, alpha: float,
+        first: int, stop: int, sums: tuple[float, float],
+    ) -> tuple[float, float]:  # fmt: skip
+        """Train on the rows [first, stop) of an epoch, from one batch's beginning to the beginning of another.
+
+        Return the sums of data loss and penalty over the rows so far, which before were `sums`; in the end they are, to
+        the bit, those of an epoch that is gone through at once.
+        """
+        epochs = Epochs(1)
+        epochs.result[:2] = sums
+        self._run(epoch.TRAIN, examples, stop, batch_size, alpha, epochs, order, optimizer, first=first)
+        return float(epochs.result[0]), float(epochs.result[1])
 
     @property
     def _owner(self) -> str:
@@ -489,6 +508,7 @@ class MLP:
         optimizer: Optimizer | None = None,
         gradients: Array | None = None,
         out: Array | None = None,
+        first: int = 0,
     ) -> None:
         """Call the engine, often enough that Ctrl-C need not wait long."""
         if finite_number("alpha", alpha) < 0:
@@ -497,7 +517,8 @@ class MLP:
         flops = self._flops_of_step(mode, X, batch_size)
         n_threads = self._threads_for(flops, flops * epochs.n * n_rows / batch_size)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
-        call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        flops_of_row = flops / batch_size + FLOPS_BESIDE_STEP / step + FLOPS_BESIDE_ROW
+        call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / step)) * step
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
         if is_long:
             epoch.prepare(self.dtype)  # not while CPUs are held
@@ -511,8 +532,10 @@ class MLP:
                 work.reserve(X.most_entries(work.capacity, order))
             if gradients is None and mode == epoch.TRAIN and batch_size > work.capacity:
                 gradients = work.gradients
-            for start in range(0, n_rows, call_rows):
-                stop = min(n_rows, start + call_rows)
+            stop = first
+            while stop < n_rows:
+                start, stop = stop, min(n_rows, stop + call_rows)
+                began = time.perf_counter()
                 work.team[:] = 0
                 arguments = (
                     n_threads, mode, start, stop, epochs.n, distance, batch_size,
@@ -531,6 +554,7 @@ class MLP:
                         optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)
                     if stop < n_rows:
                         epochs.result[-1] = 0
+                call_rows = rows_of_next_call(stop - start, step, time.perf_counter() - began)
         finally:
             self._give_back(key, work)
 
@@ -663,6 +687,11 @@ class MLP:
 
     def __repr__(self) -> str:
         return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
+
+
+def rows_of_next_call(rows: int, step: int, seconds: float) -> int:
+    """Return the rows, a multiple of `step`, of a compiled call that follows one of `rows` in so many seconds."""
+    return max(1, int(rows / step * min(8.0, SECONDS_PER_CALL / max(seconds, 1e-9)))) * step
 
 
 def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -5,8 +5,9 @@ import reference
 import scipy.sparse
 
 import fastnn
+from fastnn import interop
 
-OWN_PARAMETERS = {"n_jobs"}  # that scikit-learn's estimators do not have
+OWN_PARAMETERS = set(interop.OWN_PARAMETERS)
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 

@@ -136,7 +136,7 @@ def measure(options):
     for prepare in jobs:
         print(prepare.__name__, file=sys.stderr)
         results.append(compare(prepare(options), libraries, repeats))
-    return {**provenance.here(N_THREADS), "repeats": repeats, "notes": notes, "results": results}
+    return {**provenance.here(N_THREADS, libraries), "repeats": repeats, "notes": notes, "results": results}
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ def measure(options):
             if net.name in options.nets:
                 print(f"{dtype} {net.name}", file=sys.stderr)
                 results.append(compare(net, dtype, wanted, repeats, seconds))
-    return {**provenance.here(N_THREADS), "repeats": repeats, "notes": notes, "results": results}
+    return {**provenance.here(N_THREADS, libraries), "repeats": repeats, "notes": notes, "results": results}
 
 
 def main():

@@ -2,29 +2,19 @@
 
 import datetime
 import json
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
-PEERS = {"JAX": "jax", "PyTorch": "torch"}
+PACKAGES = {"JAX": "jax", "PyTorch": "torch"}
 
 
-def here(n_threads):
+def here(n_threads, libraries=()):
     """Return the date, this machine, the versions, and the threads that each library was given."""
     from fastnn import info
 
     machine = dict(info.machine())
     machine.pop("kernel cache")  # a folder of no interest elsewhere
-    return {"date": datetime.date.today().isoformat(), "machine": machine, "peers": peers(), "threads": n_threads}
-
-
-def peers():
-    """Versions of the other libraries that are installed."""
-    found = {}
-    for name, package in PEERS.items():
-        try:
-            found[name] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    peers = {library: version(PACKAGES[library]) for library in libraries if library in PACKAGES}
+    return {"date": datetime.date.today().isoformat(), "machine": machine, "peers": peers, "threads": n_threads}
 
 
 def line(stored):

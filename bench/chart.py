@@ -1,0 +1,60 @@
+"""The chart of the README, drawn from the stored results of `equal_loss.py`: bars of training time, as SVG."""
+
+import statistics
+from xml.sax.saxutils import escape
+
+WIDTH, LABEL, BAR, GAP, LENGTH = 760, 110, 22, 6, 400
+
+# Colours that show on a light and on a dark page.
+HEAD = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {{height}}" role="img">
+<title>{{title}}</title>
+<style>
+text {{{{ font: 14px system-ui, sans-serif; fill: #333; }}}}
+.job {{{{ font-weight: 600; }}}}
+.note {{{{ font-size: 12px; }}}}
+.ours {{{{ fill: #e0662a; }}}}
+.theirs {{{{ fill: #9aa5b1; }}}}
+@media (prefers-color-scheme: dark) {{{{ text {{{{ fill: #ddd; }}}} .theirs {{{{ fill: #6b7682; }}}} }}}}
+</style>"""
+
+
+def svg(stored):
+    """Return the chart: for each training a group of bars, each as long as its time, with the loss it ended at."""
+    parts, y = [], 10
+    for result in stored["results"]:
+        parts.append(text(0, y + 14, result["title"], "job"))
+        y += 26
+        medians = {library: statistics.median(samples) for library, samples in result["seconds"].items()}
+        for library, seconds in sorted(medians.items(), key=lambda item: item[1]):
+            parts += bar(y, library, seconds / max(medians.values()), f"{seconds:.3g} s", result["losses"][library])
+            y += BAR + GAP
+        y += 14
+    machine, versions = provenance_of(stored)
+    parts += [text(0, y + 8, machine, "note"), text(0, y + 26, versions, "note")]
+    title = "Time to train to the same loss: " + "; ".join(result["title"] for result in stored["results"])
+    return "\n".join([HEAD.format(height=y + 36, title=escape(title)), *parts, "</svg>"]) + "\n"
+
+
+def bar(y, library, share, time, loss):
+    length, middle = max(2, share * LENGTH), y + BAR - 6
+    return [
+        text(0, middle, library),
+        f'<rect class="{"ours" if library == "fastnn" else "theirs"}" x="{LABEL}" y="{y}" width="{length:.1f}" '
+        f'height="{BAR}" rx="3"/>',
+        text(LABEL + length + 8, middle, f"{time}, loss {loss:.4f}"),
+    ]
+
+
+def text(x, y, content, style=""):
+    return f'<text x="{x:.1f}" y="{y}"{f' class="{style}"' if style else ""}>{escape(content)}</text>'
+
+
+def provenance_of(stored):
+    """Where and how it was measured, in two lines."""
+    machine = stored["machine"]
+    method = f"float32, {stored['threads']} threads each, median of {stored['repeats']} trainings in turns"
+    versions = {name: machine[name] for name in ("fastnn", "scikit-learn")} | stored["peers"]
+    return (
+        " ".join([f"{stored['date']}, {machine['CPU']}: {method}.", *stored["notes"]]),
+        ", ".join(f"{name} {number}" for name, number in versions.items()),
+    )

@@ -45,8 +45,8 @@ def bar(y, library, share, time, loss):
     ]
 
 
-def text(x, y, content, style=""):
-    return f'<text x="{x:.1f}" y="{y}"{f' class="{style}"' if style else ""}>{escape(content)}</text>'
+def text(x, y, content, style="label"):
+    return f'<text class="{style}" x="{x:.1f}" y="{y}">{escape(content)}</text>'
 
 
 def provenance_of(stored):

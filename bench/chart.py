@@ -5,24 +5,18 @@ from xml.sax.saxutils import escape
 
 WIDTH, LABEL, BAR, GAP, LENGTH = 760, 110, 22, 6, 400
 
-# Colours that show on a light and on a dark page.
-HEAD = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {{height}}" role="img">
-<title>{{title}}</title>
-<style>
-text {{{{ font: 14px system-ui, sans-serif; fill: #333; }}}}
-.job {{{{ font-weight: 600; }}}}
-.note {{{{ font-size: 12px; }}}}
-.ours {{{{ fill: #e0662a; }}}}
-.theirs {{{{ fill: #9aa5b1; }}}}
-@media (prefers-color-scheme: dark) {{{{ text {{{{ fill: #ddd; }}}} .theirs {{{{ fill: #6b7682; }}}} }}}}
-</style>"""
+OURS, THEIRS = "#e0662a", "#8c98a4"
+HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="sans-serif" \
+font-size="14" fill="#333">
+<title>{title}</title>
+<style>@media (prefers-color-scheme: dark) {{ svg {{ fill: #ddd }} }}</style>"""
 
 
 def svg(stored):
     """Return the chart: for each training a group of bars, each as long as its time, with the loss it ended at."""
     parts, y = [], 10
     for result in stored["results"]:
-        parts.append(text(0, y + 14, result["title"], "job"))
+        parts.append(text(0, y + 14, result["title"], 16))
         y += 26
         medians = {library: statistics.median(samples) for library, samples in result["seconds"].items()}
         for library, seconds in sorted(medians.items(), key=lambda item: item[1]):
@@ -30,23 +24,22 @@ def svg(stored):
             y += BAR + GAP
         y += 14
     machine, versions = provenance_of(stored)
-    parts += [text(0, y + 8, machine, "note"), text(0, y + 26, versions, "note")]
+    parts += [text(0, y + 8, machine, 12), text(0, y + 26, versions, 12)]
     title = "Time to train to the same loss: " + "; ".join(result["title"] for result in stored["results"])
-    return "\n".join([HEAD.format(height=y + 36, title=escape(title)), *parts, "</svg>"]) + "\n"
+    return "\n".join([HEAD.format(width=WIDTH, height=y + 36, title=escape(title)), *parts, "</svg>"]) + "\n"
 
 
 def bar(y, library, share, time, loss):
-    length, middle = max(2, share * LENGTH), y + BAR - 6
+    length, middle, colour = max(2, share * LENGTH), y + BAR - 6, OURS if library == "fastnn" else THEIRS
     return [
         text(0, middle, library),
-        f'<rect class="{"ours" if library == "fastnn" else "theirs"}" x="{LABEL}" y="{y}" width="{length:.1f}" '
-        f'height="{BAR}" rx="3"/>',
+        f'<rect x="{LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" rx="3" fill="{colour}"/>',
         text(LABEL + length + 8, middle, f"{time}, loss {loss:.4f}"),
     ]
 
 
-def text(x, y, content, style="label"):
-    return f'<text class="{style}" x="{x:.1f}" y="{y}">{escape(content)}</text>'
+def text(x, y, content, size=14):
+    return f'<text x="{x:.1f}" y="{y}" font-size="{size}">{escape(content)}</text>'
 
 
 def provenance_of(stored):

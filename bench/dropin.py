@@ -311,7 +311,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timings to take the median of (5)")
     parser.add_argument("--fashion-mnist", metavar="FOLDER", help="where the idx files of Fashion-MNIST lie")
     parser.add_argument("--quick", action="store_true", help="one timing of a part of each job, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with the machine and the versions")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
     options = parser.parse_args()
     if options.quick:
         options.repeats = 1

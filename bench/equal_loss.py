@@ -50,7 +50,7 @@ def fashion_mnist(options):
 def job(title, data, hidden, batch, epochs):
     n_rows = len(data.X_train) // batch * batch  # JAX compiles one shape of batch
     net = Net(title, (data.X_train.shape[1], *hidden, 10), batch, rows=n_rows)
-    X, y = data.X_train[:n_rows].copy(), data.y_train[:n_rows].copy()  # PyTorch warns of arrays that it may not write to
+    X, y = data.X_train[:n_rows].copy(), data.y_train[:n_rows].copy()  # writable, which PyTorch wants
     return Job(f"{title}, {net.title()}, {epochs} epochs", net, X, y, epochs)
 
 
@@ -148,7 +148,7 @@ def render(stored):
     lines = [line(["training", *libraries, "loss at the end"]), line(["---", *["---:"] * len(libraries), "---:"])]
     for result in stored["results"]:
         medians = {library: statistics.median(samples) for library, samples in result["seconds"].items()}
-        cells = [f"{seconds:.3g} s ({seconds / medians['fastnn']:.1f}×)" for seconds in medians.values()]
+        cells = [f"{seconds:.3g} s ({seconds / medians['fastnn']:.1f} x)" for seconds in medians.values()]
         lines.append(line([result["title"], *cells, losses_of(result)]))
     lines += ["", f"float32, Adam, {stored['threads']} threads each, median of {stored['repeats']} trainings in turns."]
     return "\n".join([*lines, *stored["notes"], "", provenance.line(stored)])
@@ -165,7 +165,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="trainings to take the median of (5)")
     parser.add_argument("--fashion-mnist", metavar="FOLDER", help="where the idx files of Fashion-MNIST lie")
     parser.add_argument("--quick", action="store_true", help="one short training each, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with the machine and the versions")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
     options = parser.parse_args()
     limit_threads()
     from sklearn.exceptions import ConvergenceWarning

@@ -295,9 +295,8 @@ def render(stored):
     for _, group in itertools.groupby(stored["results"], key=lambda result: result["dtype"]):
         results = list(group)
         lines += [table(results), "", peak_line(results), ""]
-    lines.append(
-        f"Microseconds a step (GFLOP/s), {stored['threads']} threads each, median of {stored['repeats']} timings in turns."
-    )
+    threads, repeats = stored["threads"], stored["repeats"]
+    lines.append(f"Microseconds a step (GFLOP/s), {threads} threads each, median of {repeats} timings in turns.")
     return "\n".join([*lines, *stored["notes"], "", provenance.line(stored)])
 
 
@@ -373,7 +372,7 @@ def main():
     parser.add_argument("--nets", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--repeats", type=int, default=15, metavar="N", help="timings to take the median of (15)")
     parser.add_argument("--quick", action="store_true", help="3 short timings each, and no float64")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing in this file, with the machine and the versions")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
     options = parser.parse_args()
     limit_threads()
     import fastnn

@@ -19,7 +19,7 @@ from bench import chart, dropin, equal_loss, peers, provenance
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RESULTS = ROOT / "bench" / "results"
-CHART = ROOT / "docs" / "training-time.svg"
+CHART = ROOT / "docs" / "img" / "training-time.svg"
 BLOCK = re.compile(r"(<!-- begin (\w+): (.*?) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 
 # These keep their timings by --json; what other commands print is kept as it is.

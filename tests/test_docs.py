@@ -73,3 +73,100 @@ def test_examples_run(name, tmp_path):
         [sys.executable, "-W", "error", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_has_an_example_and_a_place_in_the_docs():
+    api = text_of("docs/api.md")
+    for name in fastnn.__all__:
+        assert ">>>" in getattr(fastnn, name).__doc__, name
+        assert re.search(rf":: fastnn\.{name}$", api, re.MULTILINE), name
+
+
+# -- links -------------------------------------------------------------------------------------------------------------
+
+
+def anchors_of(page):
+    """GitHub's and Sphinx's names of the headings."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "bench/README.md"])
+def test_links_within_the_repository_resolve(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", text_of(name))):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.is_file(), f"{name}: {target}"
+        assert not anchor or anchor in anchors_of(file.read_text("utf-8")), f"{name}: {target}"
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_a_stored_one():
+    """Writing the pages from the stored results again changes nothing, and there are results for every block."""
+    results = report.stored_results()
+    assert set(results) == set(report.commands())
+    for page in report.PAGES:
+        assert report.written(page.read_text("utf-8"), results) == page.read_text("utf-8"), page.name
+    assert report.CHART.read_text("utf-8") == chart.svg(results["equal_loss"])
+
+
+MACHINE = {
+    "fastnn": "1", "python": "3", "numpy": "2", "numba": "0", "scikit-learn": "1", "CPU": "an abacus",
+    "SIMD": "64 bits; the CPU has none",
+}  # fmt: skip
+HERE = {"date": "2020-02-20", "machine": MACHINE, "peers": {"JAX": "0.1"}, "threads": 2, "repeats": 3, "notes": ["A note."]}
+RESULTS = {
+    "peers": [
+        {
+            "net": "tiny", "title": "2-4-1, batch 9", "dtype": "float32", "flops": 4_000,
+            "microseconds": {"fastnn": [3.0, 2.0, 1.0], "JAX": [5.0, 5.0, 9.0]}, "peak": {"1": 10.0, "2": 20.0},
+        },
+    ],
+    "dropin": {
+        "digits": {"times": {"fastnn": [1.0, 2.0, 3.0], "scikit-learn": [12.0, 12.0, 12.0]}},
+        "grid": {"error": "OSError: no room"},
+    },
+    "equal_loss": [
+        {"title": "a < b", "losses": {"fastnn": 0.5, "JAX": 0.51}, "seconds": {"fastnn": [1.0, 2.0, 9.0], "JAX": [5.0] * 3}},
+    ],
+}  # fmt: skip
+SHOWN = {
+    "peers": "| tiny: 2-4-1, batch 9 | 2.0 (2.0) | 5.0 (0.8) | 2.50 | 10% |",
+    "dropin": "| digits 64-100-10, defaults, float64 | 2 s | 12 s | 6.0 | ratio ≥ 5 | yes |",
+    "equal_loss": "| a < b | 2 s (1.0 x) | 5 s (2.5 x) | 0.5000 to 0.5100 |",
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_tables_are_written_from_results(name):
+    stored = {name: json.loads(json.dumps({**HERE, "results": RESULTS[name]}))}
+    page = f"Before.\n<!-- begin {name}: python x.py -->\nold 17\n<!-- end {name} -->\nAfter.\n"
+    new = report.written(page, stored)
+    assert SHOWN[name] in new.splitlines()
+    assert "old" not in new and new.startswith("Before.\n<!-- begin") and new.endswith("-->\nAfter.\n")
+    for part in ("A note.", "2020-02-20, an abacus, vectors of 64 bits, Python 3; fastnn 1,", "JAX 0.1", "2 threads each"):
+        assert part in new
+    assert report.written(new, stored) == new
+    assert report.written(page, {}) == page
+
+
+def test_what_is_printed_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    report.measure("bench", "echo 3 of 4; echo 5 of 6")
+    stored = report.stored_results(tmp_path)
+    assert stored["bench"]["machine"]["fastnn"] == fastnn.__version__
+    page = "<!-- begin bench: echo -->\n<!-- end bench -->"
+    new = report.written(page, stored)
+    assert new == "<!-- begin bench: echo -->\n```text\n3 of 4\n5 of 6\n```\n<!-- end bench -->"
+
+
+def test_the_chart_has_a_bar_for_each_time():
+    picture = chart.svg({**HERE, "results": RESULTS["equal_loss"]})
+    assert picture.count("<rect") == 2
+    assert "a &lt; b" in picture and "2 s, loss 0.5000" in picture and "5 s, loss 0.5100" in picture
+    assert f'width="{chart.LENGTH * 2 / 5:.1f}"' in picture
+    assert "2020-02-20, an abacus" in picture

@@ -7,8 +7,8 @@ from importlib.metadata import version
 PACKAGES = {"JAX": "jax", "PyTorch": "torch"}
 
 
-def here(n_threads, libraries=()):
-    """Return the date, this machine, the versions, and the threads that each library was given."""
+def here(n_threads=None, libraries=()):
+    """Return the date, this machine, the versions, and the threads that each library was given, if they were."""
     from fastnn import info
 
     machine = dict(info.machine())

@@ -37,8 +37,7 @@ def measure(name, command):
     if name in RENDERERS:
         output_of(f"{command} --json {path}")
     else:
-        text = output_of(command)
-        provenance.write(path, {**provenance.here(None), "text": text})
+        provenance.write(path, {**provenance.here(), "text": output_of(command)})
 
 
 def output_of(command):
@@ -90,6 +89,7 @@ def main():
     for name in [] if options.stored else options.names or blocks:
         print(f"{name}: {blocks[name]}", file=sys.stderr)
         measure(name, blocks[name])
+        write_pages()  # at once: the tests, which are such a command, look at what is stored and at the pages
     write_pages()
 
 

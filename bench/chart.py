@@ -3,7 +3,7 @@
 import statistics
 from xml.sax.saxutils import escape
 
-WIDTH, LABEL, BAR, GAP, LENGTH = 760, 110, 22, 6, 400
+WIDTH, LABEL, BAR, GAP, LENGTH = 760, 130, 22, 6, 400
 
 OURS, THEIRS = "#e0662a", "#8c98a4"
 HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="sans-serif" \
@@ -45,7 +45,8 @@ def text(x, y, content, size=14):
 def provenance_of(stored):
     """Where and how it was measured, in two lines."""
     machine = stored["machine"]
-    method = f"float32, {stored['threads']} threads each, median of {stored['repeats']} trainings in turns"
+    threads, repeats = stored["threads"], stored["repeats"]
+    method = f"float32, {threads} threads each unless it says 1, median of {repeats} trainings in turns"
     versions = {name: machine[name] for name in ("fastnn", "scikit-learn")} | stored["peers"]
     return (
         " ".join([f"{stored['date']}, {machine['CPU']}: {method}.", *stored["notes"]]),

@@ -11,13 +11,17 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
 from bench import provenance
 from bench.dropin import line
-from bench.peers import LR, N_THREADS, PAUSE, RUNNERS, Net, Problem, installed, limit_threads
+from bench.peers import LR, N_THREADS, PAUSE, Net, Problem, installed, jax_runner, limit_threads, torch_runner
+
+# A second thread can cost PyTorch more than it saves; the other libraries see to that themselves.
+PEERS = {"JAX": jax_runner, "PyTorch": torch_runner, "PyTorch, 1 thread": partial(torch_runner, n_threads=1)}
 
 # Sums are taken in other orders, and float32 keeps 7 digits: over hundreds of steps that grows.
 RTOL = 0.02
@@ -58,7 +62,7 @@ def job(title, data, hidden, batch, epochs):
 
 
 def trainer(library, job):
-    return estimator_trainer(library, job) if library in ("fastnn", "scikit-learn") else peer_trainer(library, job)
+    return peer_trainer(library, job) if library in PEERS else estimator_trainer(library, job)
 
 
 def estimator_trainer(library, job):
@@ -76,7 +80,7 @@ def estimator_trainer(library, job):
 
 def peer_trainer(library, job):
     weights, biases, orders = start_and_orders(job)
-    prepare = RUNNERS[library](Problem(job.net, job.X, job.y, weights, biases))
+    prepare = PEERS[library](Problem(job.net, job.X, job.y, weights, biases))
     steps = len(orders) // job.epochs
     parts = [prepare(part) for part in (orders[:-steps], orders[-steps:]) if len(part)]
     return lambda: [part() for part in parts][-1]
@@ -124,7 +128,8 @@ def check_losses(job, losses):
 
 
 def measure(options):
-    libraries, notes = installed()
+    there, notes = installed()
+    libraries = [name for name in ("fastnn", *PEERS, "scikit-learn") if name.partition(",")[0] in there]
     jobs = [digits]
     if options.fashion_mnist:
         jobs.append(fashion_mnist)
@@ -150,7 +155,8 @@ def render(stored):
         medians = {library: statistics.median(samples) for library, samples in result["seconds"].items()}
         cells = [f"{seconds:.3g} s ({seconds / medians['fastnn']:.1f} x)" for seconds in medians.values()]
         lines.append(line([result["title"], *cells, losses_of(result)]))
-    lines += ["", f"float32, Adam, {stored['threads']} threads each, median of {stored['repeats']} trainings in turns."]
+    threads, repeats = stored["threads"], stored["repeats"]
+    lines.append(f"\nfloat32, Adam, {threads} threads each unless it says 1, median of {repeats} trainings in turns.")
     return "\n".join([*lines, *stored["notes"], "", provenance.line(stored)])
 
 

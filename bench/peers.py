@@ -165,11 +165,11 @@ def jax_runner(problem):
     return prepare
 
 
-def torch_runner(problem):
+def torch_runner(problem, n_threads=N_THREADS):
     import torch
     from torch.nn import functional
 
-    torch.set_num_threads(N_THREADS)
+    torch.set_num_threads(n_threads)
     net = problem.net
     layers = []
     for n_in, n_out in itertools.pairwise(net.sizes):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastnn.model import MLP
     from fastnn.parallel import get_num_threads, set_num_threads, threads
     from fastnn.patching import patch_sklearn, unpatch_sklearn
+    from fastnn.saving import load
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ _HOMES = {
     "SGD": "fastnn.kernels.optimizers",
     "Adam": "fastnn.kernels.optimizers",
     "get_num_threads": "fastnn.parallel",
+    "load": "fastnn.saving",
     "patch_sklearn": "fastnn.patching",
     "set_num_threads": "fastnn.parallel",
     "threads": "fastnn.parallel",
@@ -29,7 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "MLP", "SGD", "Adam", "MLPClassifier", "MLPRegressor", "get_num_threads", "set_num_threads", "threads",
+    "MLP", "SGD", "Adam", "MLPClassifier", "MLPRegressor", "load", "get_num_threads", "set_num_threads", "threads",
     "patch_sklearn", "unpatch_sklearn",
 ]  # fmt: skip
 

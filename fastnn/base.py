@@ -7,6 +7,7 @@ import abc
 import contextlib
 import functools
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -21,7 +22,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastnn import lbfgs, plain
+from fastnn import lbfgs, plain, saving
 from fastnn.fitted import FittedNetwork, warn, with_parameters
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
@@ -55,6 +56,7 @@ else:
 Array = npt.NDArray[Any]
 
 AUTO_BATCH_SIZE = 200
+QUICK_SIZE = 2**22  # entries of X whose mask of what is finite may be made; scikit-learn looks at more without one
 DTYPES = (np.float64, np.float32)  # the first is what other dtypes become
 STOCHASTIC_SOLVERS = ("sgd", "adam")
 
@@ -421,6 +423,37 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
     def _reconstruction(self) -> dict[str, Any]:
         return {name: [array.copy() for array in getattr(self, name)] for name in ("coefs_", "intercepts_")}
 
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to a safetensors file, which `fastnn.load` reads.
+
+        The file has the weights, the parameters and the fitted attributes, no code and no pickle. It does not have the
+        state of the optimizer, which only a further `partial_fit` goes on from, nor callbacks and metadata requests; a
+        pickle has them. `torch.nn.Sequential(Linear, activation, Linear, ...)` takes the weights by
+        `load_state_dict(safetensors.torch.load_file(path))`.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file appears, or takes the place of another, when all of it is on disk.
+
+        Raises
+        ------
+        NotFittedError
+            If called before `fit`.
+        TypeError
+            If a parameter, as a RandomState, or the classes can be kept by pickle alone, or of a subclass.
+        ValueError
+            If a weight is not finite, or a parameter is out of range.
+        OSError
+            If the file cannot be written; what was there before stays.
+        ImportError
+            If safetensors is not installed.
+        """
+        check_is_fitted(self, "coefs_")
+        saving.save(path, self, self._network())
+
     # -- the fitted network ---------------------------------------------------------------------------------------
 
     def _outputs(self, X: Any) -> Array:
@@ -438,7 +471,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if (
             type(X) is np.ndarray and X.dtype == dtype and X.ndim == 2 and X.shape[0] > 0
             and X.shape[1] == self.__dict__.get("n_features_in_") and "feature_names_in_" not in self.__dict__
-            and X.flags.c_contiguous and X.flags.aligned and np.isfinite(X).all()
+            and X.flags.c_contiguous and X.flags.aligned and X.size <= QUICK_SIZE and np.isfinite(X).all()
         ):  # fmt: skip
             return X
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)

@@ -24,8 +24,7 @@ NARROW_BLOCK = 480  # rows of a block of a narrow network
 NARROW_ROWS = 32 * NARROW_BLOCK  # rows held at once by a narrow network
 WIDE_BLOCK_BYTES = 576 * 1024  # one layer's input for a block of a wide network: about half of L2
 NARROW_PARAMS = 8192
-# Operations of a step, in float32, that two threads go through faster: that is worth more than what a narrow network
-# saves, whose single block of rows they could not share.
+# Operations of a step, in float32, that two threads go through faster than one: its rows then make two blocks.
 SHARED_FLOPS = 4_000_000
 
 
@@ -128,16 +127,23 @@ class Layout:
         """How batches of up to `n_rows` rows are gone through."""
         line, narrow = self._line, self.is_narrow(n_rows, sparse)
         if narrow:
-            n_blocks = -(-min(n_rows, NARROW_ROWS) // NARROW_BLOCK)
-            if n_blocks > 4:  # a number that threads can share evenly
-                n_blocks = round_up(n_blocks, 4)
-            block = min(NARROW_BLOCK, round_up(-(-min(n_rows, NARROW_ROWS) // n_blocks), line))
+            block = self._narrow_block(n_rows)
             most = NARROW_ROWS // block * block
         else:
             fitting = WIDE_BLOCK_BYTES // ((max(self.held(sparse)) + 1) * self.dtype.itemsize)
             block, most = max(3 * line, min(NARROW_BLOCK, fitting // line * line)), MAX_CAPACITY
         capacity = min(round_up(n_rows, block if narrow else line), most)
         return Rounds(narrow, sparse, min(block, round_up(capacity, line)), capacity, n_rows > capacity)
+
+    def _narrow_block(self, n_rows: int) -> int:
+        """Rows of a block of a narrow network, in blocks that threads can share evenly where that pays."""
+        rows = min(n_rows, NARROW_ROWS)
+        n_blocks = -(-rows // NARROW_BLOCK)
+        if n_blocks == 1 and 6 * rows * self.n_weights * self.dtype.itemsize / 4 >= SHARED_FLOPS:
+            n_blocks = 2
+        if n_blocks > 4:
+            n_blocks = round_up(n_blocks, 4)
+        return int(min(NARROW_BLOCK, round_up(-(-rows // n_blocks), self._line)))
 
     def held(self, sparse: bool) -> tuple[int, ...]:
         """Units of the layers whose values a block holds; sparse inputs are read where they lie."""
@@ -151,9 +157,7 @@ class Layout:
         """
         if sparse or sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
             return False
-        if n_rows <= NARROW_BLOCK and 6 * n_rows * self.n_weights * self.dtype.itemsize / 4 >= SHARED_FLOPS:
-            return False
-        vectors = max(1, round(min(n_rows, NARROW_BLOCK) / self.lanes))
+        vectors = self._narrow_block(n_rows) // self.lanes
         sums = sum(round_up(i, 4) * round_up(o, 4) + round_up(o, self.lanes) for i, o in self.pairs)
         dots = sums * (1 + 4 / vectors)
         tiles = sum((i + 1) * round_up(o, self.lanes) + 8 * (i + 1 + o) for i, o in self.pairs)
@@ -222,7 +226,7 @@ class Workspace:
         self.partial = empty(layout.n_params * (capacity // block) if narrow else 0, layout.dtype)
         self.capacity = capacity
         self.gradients = empty(layout.n_params + SLACK if rounds.several else 0, layout.dtype)
-        self.constants, self.result = empty(N_CONSTANTS, layout.dtype), empty(2, np.float64)
+        self.constants = empty(N_CONSTANTS, layout.dtype)
         self.row_loss = empty(capacity, layout.dtype)
         self.squares = empty(len(layout.tiles), layout.dtype)
         self.identity = np.arange(capacity)

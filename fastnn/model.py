@@ -1,6 +1,7 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
 import contextlib
+import os
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NoReturn, Self, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import parallel
+from fastnn import parallel, saving
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
@@ -28,12 +29,35 @@ FLOPS_PER_UPDATE = 32
 MOST_THREADS_PER_CORE = 4
 # Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
 FLOPS_PER_CALL = 2e10
+# As many epochs go into one call as take some hundredths of a second, and have room for their orders.
+FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
 
 _spare_lock = threading.Lock()
 _BUFFERS = ("_layout", "_params", "_spare", "_nothing", "_no_rows")
 _NO_SETTINGS = np.zeros(0)
 _SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
+
+class Epochs:
+    """Epochs that are gone through in one call, and what they come to; a loss that is not finite ends them early."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.result = np.zeros(2 * n + 1)
+
+    @property
+    def n_done(self) -> int:
+        """Epochs that have been gone through."""
+        return int(self.result[-1])
+
+    def means(self, n_rows: int) -> list[tuple[float, float]]:
+        """Return the mean loss and the mean penalty of each epoch of `n_rows` rows that has been gone through."""
+        sums = self.result.tolist()
+        return [(sums[2 * i] / n_rows, sums[2 * i + 1] / n_rows) for i in range(self.n_done)]
+
+
+_NO_EPOCHS = Epochs(1)  # for calls that do not train
 
 
 class Parameters(list[Array]):
@@ -273,7 +297,7 @@ class MLP:
                 raise ValueError("out must not share memory with X")
         if rows.n:
             unlabelled = Examples(rows, self._no_rows, self._nothing, self._nothing)
-            self._launch(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, None, None, None, out.reshape(-1))
+            self._run(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, _NO_EPOCHS, out=out.reshape(-1))
         return out.reshape(-1) if one else out
 
     def loss_and_gradients(
@@ -314,8 +338,9 @@ class MLP:
 
     def flat_loss_and_gradient(self, examples: Examples, alpha: float, gradient: Array) -> tuple[float, float]:
         """Return the mean loss and the penalty; leave their gradient in `gradient`, which lies as `flat_parameters`."""
-        n = examples.rows.n
-        return self._run(epoch.GRADIENTS, examples, n, n, alpha, gradients=gradient)
+        n, epochs = examples.rows.n, Epochs(1)
+        self._run(epoch.GRADIENTS, examples, n, n, alpha, epochs, gradients=gradient)
+        return epochs.means(n)[0]
 
     def train_epoch(
         self,
@@ -351,14 +376,30 @@ class MLP:
             raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
         examples = self.examples(X, y, sample_weight)
         indices = None if order is None else _checked_order(order, examples.rows.n)
-        return sum(self.train(examples, optimizer, batch_size.__index__(), indices, alpha))
+        n_rows, epochs = examples.rows.n if indices is None else len(indices), Epochs(1)
+        self.train(examples, n_rows, optimizer, batch_size.__index__(), indices, alpha, epochs)
+        return sum(epochs.means(n_rows)[0])
 
     def train(
-        self, examples: Examples, optimizer: Optimizer, batch_size: int, order: Array | None, alpha: float
-    ) -> tuple[float, float]:
-        """As `train_epoch`, for examples and an int64 order within them; return the mean loss and the penalty apart."""
-        n_rows = examples.rows.n if order is None else len(order)
-        return self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, order, optimizer)
+        self,
+        examples: Examples,
+        n_rows: int,
+        optimizer: Optimizer,
+        batch_size: int,
+        order: Array | None,
+        alpha: float,
+        epochs: Epochs,
+    ) -> None:
+        """As `train_epoch`, several times over: `order` has `n_rows` entries for each epoch, or once for all of them.
+
+        What has been done, Ctrl-C or not, stands in `epochs`.
+        """
+        self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, epochs, order, optimizer)
+
+    def epochs_per_call(self, examples: Examples, n_rows: int) -> int:
+        """How many epochs of so many rows go into one call of `train` before Python wants to be asked again."""
+        flops = self._flops_of_step(epoch.TRAIN, examples.rows, n_rows)
+        return max(1, int(min(FLOPS_PER_EPOCHS / flops, ROWS_PER_EPOCHS / n_rows)))
 
     @property
     def _owner(self) -> str:
@@ -386,36 +427,21 @@ class MLP:
         n_rows: int,
         batch_size: int,
         alpha: float,
+        epochs: Epochs,
         order: Array | None = None,
         optimizer: Optimizer | None = None,
         gradients: Array | None = None,
-    ) -> tuple[float, float]:
-        """Run the engine over the rows; return the means of data loss and penalty."""
+        out: Array | None = None,
+    ) -> None:
+        """Call the engine, often enough that Ctrl-C need not wait long."""
         if finite_number("alpha", alpha) < 0:
             raise ValueError(f"alpha must be at least 0, got {alpha!r}")
-        data, penalty = self._launch(
-            mode, examples, n_rows, batch_size, float(alpha), order, optimizer, gradients, self._nothing
-        )
-        return data / n_rows, penalty / n_rows
-
-    def _launch(
-        self,
-        mode: int,
-        examples: Examples,
-        n_rows: int,
-        batch_size: int,
-        alpha: float,
-        order: Array | None,
-        optimizer: Optimizer | None,
-        gradients: Array | None,
-        out: Array,
-    ) -> tuple[float, float]:
-        """Call the engine, often enough that Ctrl-C need not wait long; return the sums of data loss and penalty."""
         X = examples.rows
         flops = self._flops_of_step(mode, X, batch_size)
-        n_threads = self._threads_for(flops)
+        n_threads = self._threads_for(flops, flops * epochs.n * n_rows / batch_size)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
         call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        distance = 0 if order is None or len(order) == n_rows else n_rows
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
         n_launched = min(n_threads, parallel.numba_limit())
@@ -425,24 +451,26 @@ class MLP:
                 work.reserve(X.most_entries(work.capacity, order))
             if gradients is None and mode == epoch.TRAIN and batch_size > work.capacity:
                 gradients = work.gradients
-            work.result[:] = 0.0
             for start in range(0, n_rows, call_rows):
                 stop = min(n_rows, start + call_rows)
                 work.team[:] = 0
                 arguments = (
-                    n_threads, mode, start, stop, batch_size, optimizer.code if optimizer else NONE,
-                    optimizer.steps if optimizer else 0, alpha, hyper,
+                    n_threads, mode, start, stop, epochs.n, distance, batch_size,
+                    optimizer.code if optimizer else NONE, optimizer.steps if optimizer else 0, float(alpha), hyper,
                     work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
                     examples.labels, examples.targets, examples.weight, self._no_rows if order is None else order,
                     self._params, moments, self._nothing if gradients is None else gradients, work.rows, work.scratch,
-                    work.partial, work.buckets, work.values, work.row_loss, work.squares, work.constants, work.result,
-                    out, work.identity, work.team,
+                    work.partial, work.buckets, work.values, work.row_loss, work.squares, work.constants, epochs.result,
+                    self._nothing if out is None else out, work.identity, work.team,
                 )  # fmt: skip
-                if optimizer:  # before: Ctrl-C takes effect as soon as the call is back, and the moments have moved
-                    optimizer.steps += -(-(stop - start) // batch_size)
-                with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
-                    epoch.launch(self.dtype, n_launched, arguments)
-            return float(work.result[0]), float(work.result[1])
+                try:
+                    with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
+                        epoch.launch(self.dtype, n_launched, arguments)
+                finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
+                    if optimizer:
+                        optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)
+                    if stop < n_rows:
+                        epochs.result[-1] = 0
         finally:
             self._give_back(key, work)
 
@@ -454,9 +482,12 @@ class MLP:
             return 2 * products * batch_size
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
-    def _threads_for(self, flops: float) -> int:
-        """Threads that pay off for one step, and 1 where a parallel region is not safe."""
-        most = int(flops * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
+    def _threads_for(self, flops: float, flops_of_call: float) -> int:
+        """Threads that pay off for steps of so many operations, and 1 where a parallel region is not safe.
+
+        A call wakes the other threads, which must save it as much as a step must again.
+        """
+        most = int(min(flops, flops_of_call / 2) * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
         if most <= 1:
             return 1
         most = min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
@@ -530,6 +561,32 @@ class MLP:
         if smallest < np.finfo(self.dtype).tiny:
             raise ValueError(f"sample_weight must be 0 or at least {np.finfo(self.dtype).tiny}, got {smallest}")
         return flat(weight)
+
+    # -- files and pickles ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file, which `fastnn.load` reads.
+
+        `torch.nn.Sequential(Linear, activation, Linear, ...).load_state_dict(safetensors.torch.load_file(path))` takes
+        the weights too. The moments of an optimizer are not in the file; a pickle of network and optimizer has them.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file appears, or takes the place of another, when all of it is on disk.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not finite.
+        TypeError
+            If this is a subclass of `MLP`.
+        OSError
+            If the file cannot be written; what was there before stays.
+        ImportError
+            If safetensors is not installed.
+        """
+        saving.save(path, self, self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the network without its buffers; how they lie depends on the machine."""

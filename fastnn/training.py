@@ -5,15 +5,15 @@ The rules are scikit-learn's, down to the lines they print; nothing here needs s
 
 import dataclasses
 import enum
-import itertools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnn.kernels.optimizers import SGD, Adam
-from fastnn.model import MLP
+from fastnn.model import MLP, Epochs
 from fastnn.rows import Examples
 
 Array = npt.NDArray[Any]
@@ -39,6 +39,11 @@ class Outcome(enum.Enum):
 class ConstantRate:
     """The learning rate stays; a plateau ends the training. The other schedules override what differs."""
 
+    @property
+    def changes_each_epoch(self) -> bool:
+        """Whether `on_epoch_end` does anything."""
+        return False
+
     def on_epoch_end(self, optimizer: SGD | Adam, n_rows_seen: int) -> None:
         """Set the learning rate of the next epoch."""
 
@@ -53,6 +58,10 @@ class InverseScalingRate(ConstantRate):
 
     initial: float
     power: float
+
+    @property
+    def changes_each_epoch(self) -> bool:
+        return True
 
     def on_epoch_end(self, optimizer: SGD | Adam, n_rows_seen: int) -> None:
         optimizer.learning_rate = self.initial / (n_rows_seen + 1) ** self.power
@@ -85,6 +94,11 @@ class Plateau:
     def is_reached(self) -> bool:
         return self.count > self.patience
 
+    @property
+    def n_before_reached(self) -> int:
+        """Epochs that can be judged together, since only the last of them can be the one that makes it a plateau."""
+        return 1
+
     def update(self, loss: float, say: Say) -> None:
         """Take note of an epoch."""
         raise NotImplementedError
@@ -99,6 +113,10 @@ class LossPlateau(Plateau):
 
     best: float = np.inf
     count: int = 0
+
+    @property
+    def n_before_reached(self) -> int:
+        return max(1, int(min(self.patience, sys.maxsize)) + 1 - self.count)
 
     def update(self, loss: float, say: Say) -> None:
         # Both comparisons are false for a NaN loss, which so neither counts nor becomes the best.
@@ -171,12 +189,15 @@ class Training:
 
         Whatever ends it, an error of the watcher too, the network is usable, and the record goes to `store`.
         """
+        n_rows = examples.rows.n if rows is None else len(rows)
+        order = np.arange(n_rows) if rows is None and self.shuffle else rows
+        most = self.net.epochs_per_call(examples, n_rows)
         try:
-            for order in itertools.islice(self._orders(examples.rows.n, rows), max_epochs):
+            while self.n_epochs < max_epochs:
                 if self.watcher:
                     self.watcher.on_epoch_begin()
-                self._epoch(examples, order)
-                is_over = self._is_over()
+                n = min(most, max_epochs - self.n_epochs, self._undisturbed_epochs())
+                order, is_over = self._epochs(examples, n_rows, order, n)
                 if self._is_stopped_by_watcher() or is_over:
                     return Outcome.CONVERGED
                 if not np.isfinite(self.loss_curve[-1]) and not self.net.is_finite():
@@ -188,31 +209,52 @@ class Training:
             self.store(self)
         return Outcome.EXHAUSTED
 
+    def _undisturbed_epochs(self) -> int:
+        """Return how many epochs can be gone through before there is anything to do between two of them."""
+        if self.watcher or self.verbose or self.schedule.changes_each_epoch:
+            return 1
+        return self.plateau.n_before_reached
+
     def _is_stopped_by_watcher(self) -> bool:
         if self.watcher is None:
             return False
         self.store(self)  # what the watcher looks at
         return self.watcher.on_epoch_end()
 
-    def _orders(self, n_rows: int, rows: Array | None) -> Iterator[Array | None]:
-        if not self.shuffle:
-            yield from itertools.repeat(rows)
-        order = np.arange(n_rows) if rows is None else rows
-        while True:
-            # scikit-learn shuffles what the epoch before left, so the permutations compose.
-            order = order[self.random_state.permutation(len(order))]
-            yield order
+    def _epochs(self, examples: Examples, n_rows: int, order: Array | None, n: int) -> tuple[Array | None, bool]:
+        """Go through up to `n` epochs after that of `order`; return the order of the last one, and whether to stop."""
+        epochs, state = Epochs(n), self.random_state.get_state() if n > 1 else None
+        orders = self._shuffled(order, n)
+        is_over = False
+        try:
+            self.net.train(examples, n_rows, self.optimizer, self.batch_size, orders, self.alpha, epochs)
+        finally:
+            for data, penalty in epochs.means(n_rows):
+                is_over = self._after_epoch(sklearn_loss(self.net, data, penalty), n_rows)
+            done = epochs.n_done
+            if done < n and state is not None:  # as if the orders of the others had never been drawn
+                self.random_state.set_state(state)
+                self._shuffled(order, done)
+        last = order if orders is None or not self.shuffle else orders[(done - 1) * n_rows : done * n_rows]
+        return last, is_over
 
-    def _epoch(self, examples: Examples, order: Array | None) -> None:
-        data, penalty = self.net.train(examples, self.optimizer, self.batch_size, order, self.alpha)
-        loss = sklearn_loss(self.net, data, penalty)
+    def _shuffled(self, order: Array | None, n: int) -> Array | None:
+        """Return the orders of `n` epochs, one after the other."""
+        if order is None or not self.shuffle:
+            return order
+        orders = np.empty((n, len(order)), np.int64)
+        for i in range(n):
+            # scikit-learn shuffles what the epoch before left, so the permutations compose.
+            orders[i] = order = order[self.random_state.permutation(len(order))]
+        return orders.reshape(-1)
+
+    def _after_epoch(self, loss: float, n_rows: int) -> bool:
+        """Take note of an epoch; return whether it is the last."""
         self.n_epochs += 1
-        self.n_rows_seen += examples.rows.n if order is None else len(order)
+        self.n_rows_seen += n_rows
         self.loss_curve.append(loss)
         self._say(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
-
-    def _is_over(self) -> bool:
-        self.plateau.update(self.loss_curve[-1], self._say)
+        self.plateau.update(loss, self._say)
         self.schedule.on_epoch_end(self.optimizer, self.n_rows_seen)
         if not self.plateau.is_reached:
             return False

@@ -195,15 +195,14 @@ def test_warns_about_a_column_of_targets():
     assert model.predict(X).shape == y.shape
 
 
-@pytest.mark.parametrize("epochs", [0, 2])
+@pytest.mark.parametrize("epochs", [0, 11])
 def test_ctrl_c_leaves_a_usable_model(epochs, monkeypatch):
-    train, calls = MLP.train, []
+    train = MLP.train
 
     def interrupted(*args):
-        calls.append(args)
-        if len(calls) > epochs:
-            raise KeyboardInterrupt
-        return train(*args)
+        if epochs:
+            train(*args)  # Ctrl-C comes during the compiled call, and takes effect after it
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(MLP, "train", interrupted)
     X, y = data("multiclass")
@@ -211,6 +210,42 @@ def test_ctrl_c_leaves_a_usable_model(epochs, monkeypatch):
         model = MLPClassifier().fit(X, y)
     assert model.n_iter_ == len(model.loss_curve_) == epochs
     assert model.predict(X).shape == y.shape
+
+
+TOGETHER = {
+    "to a plateau": {"tol": 0.05, "n_iter_no_change": 3},
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.1, "n_iter_no_change": 2, "max_iter": 60},
+    "to the last epoch": {"max_iter": 7},
+    "no plateau ever": {"n_iter_no_change": np.inf, "max_iter": 30},
+    "as they lie": {"shuffle": False, "max_iter": 25},
+    "diverging": {"solver": "sgd", "learning_rate_init": 1e10, "max_iter": 20, "activation": "identity"},
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_epochs_in_one_call_are_the_same_as_one_at_a_time(name, monkeypatch):
+    X, y = data("multiclass")
+    train, n_together = MLP.train, []
+
+    def fitted(most):
+        rng = np.random.RandomState(0)
+        model = MLPClassifier((8,), random_state=rng, **TOGETHER[name])
+        monkeypatch.setattr(MLP, "epochs_per_call", lambda *_: most)
+        monkeypatch.setattr(MLP, "train", lambda *args: n_together.append(args[-1].n) or train(*args))
+        error = None
+        try:
+            model.fit(X * (1e10 if name == "diverging" else 1), y)
+        except ValueError as raised:
+            error = str(raised)
+        parameters = [w.tobytes() for w in model.coefs_ + model.intercepts_]
+        return error, model.n_iter_, np.array(model.loss_curve_).tobytes(), parameters, rng.random_sample()
+
+    one_at_a_time = fitted(1)
+    assert set(n_together) == {1}
+    n_together.clear()
+    assert fitted(1000) == one_at_a_time
+    assert max(n_together) > 1
 
 
 def test_diverged_weights_are_an_error():

@@ -1,4 +1,4 @@
-"""The entry points: an epoch of training, the gradients of a batch, and prediction, each one compiled call."""
+"""The entry point: epochs of training, the gradients of a batch, or prediction, in one compiled call."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ from numba import types
 
 from fastnn.kernels.jit import entry_point, is_cached, jit
 from fastnn.kernels.optimizers import optimizer_constants
-from fastnn.kernels.plan import CAPACITY
+from fastnn.kernels.plan import CAPACITY, argument_types
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_phase, weights_phase
 from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
@@ -44,84 +44,79 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 
 def run(
-    thread, n_slices, mode, start, stop, batch_size, optimizer, steps, alpha, hyper, plan, layers_of, tiles, shares,
-    X, data, indices, indptr, labels, targets, sample_weight, order, params, moments, gradients, rows, scratch,
-    partial, buckets, values, row_loss, squares, constants, result, out, identity, state,
+    thread, n_slices, mode, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, hyper, plan,
+    layers_of, tiles, shares, X, data, indices, indptr, labels, targets, sample_weight, order, params, moments,
+    gradients, rows, scratch, partial, buckets, values, row_loss, squares, constants, result, out, identity,
+    state,
 ):
-    """One thread's way through rows [start, stop) of an epoch, in phases that the team of `state` goes through.
+    """One thread's way through rows [start, stop) of each epoch, in phases that the team of `state` goes through.
 
-    The rows are those of X or, where `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`.
-    Adds data loss and penalty, weighted by rows, to `result`. The last thread of a phase does what is done once.
+    The rows are those of X or, where `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`; those
+    of an epoch begin in `order` at `distance` from those of the one before. Adds data loss and penalty, weighted by
+    rows, to the epoch's two places in `result`, and leaves the number of epochs behind them: a loss that is not finite
+    ends them. The last thread of a phase does what is done once.
     """
     phase, subnormals = 0, flush_subnormals()
-    for first in range(start, stop, batch_size):
-        n_batch = min(batch_size, stop - first)
-        steps += 1
-        total_weight = weight_of_rows(sample_weight, order, first, n_batch) if mode != FORWARD else 0.0
-        scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
-        decay = params.dtype.type(alpha * scale)
-        for done in range(0, n_batch, plan[CAPACITY]):
-            n, position = min(plan[CAPACITY], n_batch - done), first + done
-            # Rows in the order given, or as they lie from here on.
-            if order.size > 0:
-                first_row, index, index_at = 0, order, position
-            else:
-                first_row, index, index_at = position, identity, 0
-            phase, last = phase + 1, False
-            s = next_slice(state, thread, n_slices, phase)
-            while s >= 0:
-                rows_phase(
-                    s, n_slices, mode != FORWARD, plan, layers_of, X, data, indices, indptr, labels, targets,
-                    sample_weight, params.dtype.type(scale), first_row, index, index_at, position, n, params, rows,
-                    scratch, partial, buckets, values, row_loss, out,
-                )
-                last = finish_slice(state, n_slices, phase)
+    for number in range(n_epochs):
+        for first in range(start, stop, batch_size):
+            n_batch, origin = min(batch_size, stop - first), number * distance + first
+            steps += 1
+            total_weight = weight_of_rows(sample_weight, order, origin, n_batch) if mode != FORWARD else 0.0
+            scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
+            decay = params.dtype.type(alpha * scale)
+            for done in range(0, n_batch, plan[CAPACITY]):
+                n, position = min(plan[CAPACITY], n_batch - done), origin + done
+                # Rows in the order given, or as they lie from here on.
+                if order.size > 0:
+                    first_row, index, index_at = 0, order, position
+                else:
+                    first_row, index, index_at = position, identity, 0
+                phase, last = phase + 1, False
                 s = next_slice(state, thread, n_slices, phase)
-            if last:
-                if mode != FORWARD:
-                    result[0] += sum_of(row_loss, n) * n_batch
-                    optimizer_constants(optimizer, hyper, steps, constants)
-                complete(state, phase)
-            wait_for(state, phase)
-            if mode == FORWARD:
-                continue
-            phase, last = phase + 1, False
-            left = n_batch - done - n
-            s = next_slice(state, thread, n_slices, phase)
-            while s >= 0:
-                weights_phase(
-                    s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
-                    decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-                    X, indptr, first_row, index, index_at,
-                )
-                last = finish_slice(state, n_slices, phase)
+                while s >= 0:
+                    rows_phase(
+                        s, n_slices, mode != FORWARD, plan, layers_of, X, data, indices, indptr, labels, targets,
+                        sample_weight, params.dtype.type(scale), first_row, index, index_at, position, n, params, rows,
+                        scratch, partial, buckets, values, row_loss, out,
+                    )
+                    last = finish_slice(state, n_slices, phase)
+                    s = next_slice(state, thread, n_slices, phase)
+                if last:
+                    if mode != FORWARD:
+                        result[2 * number] += sum_of(row_loss, n) * n_batch
+                        optimizer_constants(optimizer, hyper, steps, constants)
+                    complete(state, phase)
+                wait_for(state, phase)
+                if mode == FORWARD:
+                    continue
+                phase, last = phase + 1, False
+                left = n_batch - done - n
                 s = next_slice(state, thread, n_slices, phase)
-            if last:
-                if left == 0 and decay != params.dtype.type(0.0):  # as the tiles see it
-                    result[1] += 0.5 * alpha * sum_of(squares, squares.size) * scale * n_batch
-                complete(state, phase)
-            wait_for(state, phase)
+                while s >= 0:
+                    weights_phase(
+                        s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
+                        decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
+                        X, indptr, first_row, index, index_at,
+                    )
+                    last = finish_slice(state, n_slices, phase)
+                    s = next_slice(state, thread, n_slices, phase)
+                if last:
+                    if left == 0 and decay != params.dtype.type(0.0):  # as the tiles see it
+                        penalty = 0.5 * alpha * sum_of(squares, squares.size) * scale
+                        result[2 * number + 1] += penalty * n_batch
+                    complete(state, phase)
+                wait_for(state, phase)
+        result[2 * n_epochs] = number + 1
+        if not np.isfinite(result[2 * number] + result[2 * number + 1]):  # as each thread finds by itself
+            break
     restore_subnormals(subnormals)
-
-
-def _kinds(dtype: np.dtype[Any]) -> list[Any]:
-    """Types of the arguments of `run` after the thread."""
-    real = numba.from_dtype(dtype)
-    vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
-    table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
-    narrow = types.Array(types.int32, 1, "C")
-    i, f = types.int64, types.float64
-    return [
-        i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
-        vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
-        whole, *([vector] * 4), wide, vector, whole, whole,
-    ]  # fmt: skip
 
 
 @functools.cache
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
-    driver = entry_point(run, types.void(types.int64, *_kinds(dtype)), dtype.name)
+    signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
+    driver = entry_point(run, signature, dtype.name)
     _ready.add(dtype)
     return driver
 
@@ -129,9 +124,10 @@ def _driver(dtype: np.dtype[Any]) -> Any:
 @functools.cache
 def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Return the parallel region, and the address of the machine code that each of its threads runs."""
-    compiled = _driver(dtype).overloads[(types.int64, *_kinds(dtype))]
+    real = numba.from_dtype(dtype)
+    compiled = _driver(dtype).overloads[(types.int64, *argument_types(real))]
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    signature = types.void(types.int64, types.int64, types.Tuple(_kinds(dtype)))
+    signature = types.void(types.int64, types.int64, real, types.Tuple(argument_types(real)))
     return entry_point(run_team, signature, f"{dtype.name}-team", parallel=True), address
 
 
@@ -151,4 +147,4 @@ def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> 
         _driver(dtype)(0, *arguments)
     else:
         region, address = _team(dtype)
-        region(n_threads, address, arguments)
+        region(n_threads, address, dtype.type(0), arguments)

@@ -1,13 +1,15 @@
 """The one decorator of every kernel: its compiler flags, and where its machine code is kept."""
 
+import contextlib
 import functools
+import gc
 import hashlib
 import logging
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,8 @@ from fastnn.kernels.inner import Entry, Inner
 # No fast-math: every rounding is written out, FMAs as `simd.fma`. What LLVM may contract or reorder it does one way in
 # a vectorised loop and another way in its remainder; so a row has the same bits wherever it comes to lie, and NaN stays
 # visible.
-FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True,
-                            "pipeline_class": Inner}
+FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "forceinline": True, "pipeline_class": Inner}
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
@@ -46,17 +47,29 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
         kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
         note = threading.Timer(1.0, logging.getLogger("fastnn").warning, ["compiling the %s kernels; %s", name, kept])
         note.daemon = True
-        compiler = {} if parallel else {"pipeline_class": Entry}
-        dispatcher = numba.njit(parallel=parallel, **compiler, **FLAGS)(function)
+        dispatcher = numba.njit(parallel=parallel, pipeline_class=Entry, **FLAGS)(function)
         if folder is not None:
             _keep_in(folder / name, dispatcher)
         note.start()
         try:
-            _compile(dispatcher, signature, folder and folder / name)
+            with _without_collections():
+                _compile(dispatcher, signature, folder and folder / name)
         finally:
             note.cancel()
         dispatcher.disable_compile()
         return dispatcher
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Leave Python's collector out: it would look again and again through what a compile keeps, a tenth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:

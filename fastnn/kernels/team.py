@@ -20,6 +20,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastnn.kernels.jit import jit
+from fastnn.kernels.plan import argument_types
 
 I64 = ir.IntType(64)
 STRIDE = 8  # int64s of a cache line
@@ -123,22 +124,39 @@ def wait_for(state, phase):
 
 
 @intrinsic
-def call_native(typingctx, address, thread, arguments):
-    """Call the machine code at `address`, an entry point without a result, with (thread, *arguments)."""
-    signature = types.void(types.int64, types.int64, arguments)
+def address_of(typingctx, values):
+    """Address of a copy of `values` that lasts as long as the caller runs."""
 
     def codegen(context, builder, signature, args):
-        kinds = (types.int64, *signature.args[2])
-        values = [args[1], *cgutils.unpack_tuple(builder, args[2])]
-        function_type = context.call_conv.get_function_type(types.void, kinds)
+        return builder.ptrtoint(cgutils.alloca_once_value(builder, args[0]), I64)
+
+    return types.int64(values), codegen
+
+
+@intrinsic
+def call_native(typingctx, address, thread, arguments, zero):
+    """Call the machine code at `address`, an entry point without a result, with the thread and its other arguments.
+
+    These lie at `arguments`, a tuple of the types that `argument_types` gives for the dtype of `zero`.
+    """
+    kinds = argument_types(zero)
+
+    def codegen(context, builder, signature, args):
+        packed = context.get_value_type(types.Tuple(kinds)).as_pointer()
+        values = cgutils.unpack_tuple(builder, builder.load(builder.inttoptr(args[2], packed)))
+        function_type = context.call_conv.get_function_type(types.void, (types.int64, *kinds))
         function = builder.inttoptr(args[0], function_type.as_pointer())
-        context.call_conv.call_function(builder, function, types.void, kinds, values)
+        context.call_conv.call_function(builder, function, types.void, (types.int64, *kinds), [args[1], *values])
         return context.get_dummy_value()
 
-    return signature, codegen
+    return types.void(types.int64, types.int64, types.int64, zero), codegen
 
 
-def run_team(n_threads, address, arguments):
-    """Call the machine code at `address` with (thread, *arguments) in each of `n_threads` threads."""
+def run_team(n_threads, address, zero, arguments):
+    """Call the machine code at `address` with (thread, *arguments) in each of `n_threads` threads.
+
+    The region takes whole numbers alone: to hand it every argument would double its compile time.
+    """
+    where = address_of(arguments)
     for thread in prange(n_threads):
-        call_native(address, thread, arguments)
+        call_native(address, thread, where, zero)

@@ -33,10 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         except datasets.DatasetError as error:
             parser.exit(2, f"{parser.prog} bench: error: {error}\n")
         try:
-            print(main_job.run(job, options.repeats), end="\n\n")
+            print(main_job.run(job, options.repeats, options.share), end="\n\n")
         except KeyboardInterrupt:
             parser.exit(130, f"{parser.prog} bench: interrupted\n")
-    print(info.report())
+    share = options.command == "bench" and options.share
+    print(f"```text\n{info.report()}\n```" if share else info.report())
     return 0
 
 
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     bench.add_argument("--epochs", type=_positive, metavar="N", help="passes over the training rows")
     bench.add_argument("--repeats", type=_positive, metavar="N", default=3, help="fits to take the median of (3)")
+    bench.add_argument("--share", action="store_true", help="print Markdown, to paste into a report")
     run = commands.add_parser("run", help="run a script with fastnn's estimators under scikit-learn's names")
     run.add_argument("script", metavar="SCRIPT", help="a Python file that imports from sklearn.neural_network")
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script")

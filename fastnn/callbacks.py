@@ -261,6 +261,16 @@ class EarlyStopping(Callback):
     ----------
     best_score_, best_epoch_ : float, int
         Of the last fit; -inf and 0 where no epoch had a score.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> stop = fastnn.EarlyStopping(X[::5], y[::5], scoring="neg_mean_absolute_error", patience=2)
+    >>> model = fastnn.MLPRegressor(max_iter=1000, random_state=0, callbacks=[stop]).fit(X, y)
+    >>> stop.best_epoch_ <= model.n_iter_ < 1000
+    True
     """
 
     def __init__(
@@ -333,6 +343,13 @@ class TimeBudget(Callback):
     ----------
     budget : str such as "3h55m", or float
         Time, or seconds, from the moment that this object is made.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.TimeBudget("3h55m")]).fit(X, y)
     """
 
     def __init__(self, budget: str | float) -> None:
@@ -362,6 +379,16 @@ class LearningRateSchedule(Callback):
     ----------
     rate : callable (int) -> float
         The rate of an epoch, counted from 0.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> halved = fastnn.LearningRateSchedule(lambda epoch: 0.1 / 2**epoch)
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[halved]).fit(X, y)
+    >>> model.history_["learning_rate"][:3]
+    [0.1, 0.05, 0.025]
     """
 
     def __init__(self, rate: Callable[[int], float]) -> None:
@@ -420,6 +447,17 @@ class CSVLog(_Log):
     ----------
     path : path-like
         A fit writes it anew, unless it is resumed from a `Checkpoint`.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "epochs.csv")
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.CSVLog(path)]).fit(X, y)
+    >>> path.read_text().splitlines()[0]
+    'epoch,learning_rate,seconds,loss'
     """
 
     def on_fit_begin(self, fit: Fit) -> None:
@@ -450,6 +488,17 @@ class JSONLinesLog(_Log):
     ----------
     path : path-like
         A fit writes it anew, unless it is resumed from a `Checkpoint`.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> import json, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "epochs.jsonl")
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.JSONLinesLog(path)]).fit(X, y)
+    >>> json.loads(path.read_text().splitlines()[0])["epoch"]
+    1
     """
 
     def _line(self, row: dict[str, float]) -> str:
@@ -463,6 +512,13 @@ class ProgressBar(Callback):
     ----------
     every : str such as "30s", or float, default "10s"
         Least time between two lines, where it is lines.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.ProgressBar(every="1min")]).fit(X, y)
     """
 
     rank = 1

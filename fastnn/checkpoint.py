@@ -69,6 +69,18 @@ class Checkpoint(Callback):
     -----
     UserWarning
         By `fit`, where a checkpoint cannot be written. The training goes on, and so does the checkpoint before.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "job.checkpoint")
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.Checkpoint(path)]).fit(X, y)
+    >>> again = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.Checkpoint(path)]).fit(X, y)  # from the file
+    >>> again.loss_curve_ == model.loss_curve_
+    True
     """
 
     rank = 2

@@ -50,6 +50,16 @@ class SklearnExchange:
             If `model` is not scikit-learn's counterpart of this class.
         sklearn.exceptions.NotFittedError
             If it is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn import neural_network
+        >>> import fastnn
+        >>> X, y = [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0]
+        >>> theirs = neural_network.MLPRegressor(random_state=0, solver="lbfgs").fit(X, y)
+        >>> ours = fastnn.MLPRegressor.from_sklearn(theirs)
+        >>> bool(abs(ours.predict(X) - theirs.predict(X)).max() < 1e-9)
+        True
         """
         return from_sklearn(model, cls)
 
@@ -69,6 +79,14 @@ class SklearnExchange:
         ------
         sklearn.exceptions.NotFittedError
             If this estimator is not fitted.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> X, y = [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0]
+        >>> theirs = fastnn.MLPRegressor(random_state=0, solver="lbfgs").fit(X, y).to_sklearn()
+        >>> type(theirs).__module__.partition(".")[0]
+        'sklearn'
         """
         return to_sklearn(self)
 

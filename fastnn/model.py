@@ -382,6 +382,14 @@ class MLP:
         sample_weight : array (n,), optional
         alpha : float >= 0, default 0
             The loss is (sum of weight * loss + alpha / 2 * sum of squared weights) / (sum of weight).
+
+        Examples
+        --------
+        >>> import numpy as np, fastnn
+        >>> net = fastnn.MLP((2, 3, 2), dtype="float64", random_state=0)
+        >>> loss, dw, db = net.loss_and_gradients(np.eye(2), np.array([0, 1]))
+        >>> [g.shape for g in dw], [g.shape for g in db]
+        ([(2, 3), (3, 2)], [(3,), (2,)])
         """
         gradients = empty(self._layout.n_params, self.dtype)
         data, penalty = self.flat_loss_and_gradient(self.examples(X, y, sample_weight), alpha, gradients)

@@ -28,19 +28,52 @@ def set_num_threads(n: int) -> None:
     ------
     ValueError
         If `n` is not a positive integer.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> before = fastnn.get_num_threads()
+    >>> fastnn.set_num_threads(1)
+    >>> fastnn.get_num_threads()
+    1
+    >>> fastnn.set_num_threads(before)
     """
     global _chosen
     _chosen = _checked(n)
 
 
 def get_num_threads() -> int:
-    """Return the number of threads in force: `threads`, else `set_num_threads`, else `default_threads`."""
+    """Return the number of threads in force: that of `threads`, else of `set_num_threads`, else the default.
+
+    FASTNN_NUM_THREADS decides the default alone. Otherwise it is the smallest of: the CPUs this process may use, the
+    container's quota, NUMBA_NUM_THREADS, OMP_NUM_THREADS and SLURM_CPUS_PER_TASK.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> with fastnn.threads(3):
+    ...     fastnn.get_num_threads()
+    3
+    """
     return _within.get() or _chosen or default_threads()[0]
 
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Use `n` threads within a `with` block, in the Python thread that enters it."""
+    """Use `n` threads within a `with` block, in the Python thread that enters it.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not a positive integer.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn
+    >>> with fastnn.threads(1):
+    ...     fastnn.MLP((2, 2), random_state=0).forward(np.zeros((1, 2), "float32")).shape
+    (1, 2)
+    """
     token = _within.set(_checked(n))
     try:
         yield

@@ -23,6 +23,14 @@ def plot_history(model: Any, ax: Any = None) -> Any:
         If matplotlib is not installed.
     ValueError
         If the model has no history.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> model = fastnn.MLPRegressor(random_state=0).fit(X, y)
+    >>> axes = fastnn.plot_history(model)
     """
     history = getattr(model, "history_", None)
     if not history or not history["loss"]:

@@ -90,6 +90,20 @@ def test_bench_compares_on_digits():
     assert "fit/s" not in done.stderr  # the progress bar is for terminals
 
 
+def test_bench_prints_markdown_to_share():
+    done = run("bench", "--epochs", "2", "--repeats", "1", "--share")
+    assert done.returncode == 0, done.stderr
+    table, machine = done.stdout.split("```text\n")
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
+    assert [row[0].strip() for row in rows] == ["", "---", "fastnn", "scikit-learn"]
+    assert {len(row) for row in rows} == {8}
+    assert float(rows[2][4]) == pytest.approx(float(rows[3][4]), rel=1e-3)
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in machine.removesuffix("\n```\n").splitlines())
+    assert list(lines) == [name for name, _ in info.machine()]
+    assert "(" in lines["threads"]  # the number, and why
+    assert lines["threading layer"] in ("tbb", "omp", "workqueue")
+
+
 def test_bench_compares_on_idx_files(folder):
     done = run("bench", "--epochs", "2", "--repeats", "1", "--data", f"fashion-mnist={folder}")
     assert done.returncode == 0, done.stderr

@@ -1,25 +1,345 @@
-"""Prediction: one row, where latency counts, and a thousand, where throughput does."""
+"""Prediction in fastnn and in its peers, side by side: `python bench/inference.py [--nets NAME ...] [--json FILE]`.
 
-import numpy as np
+Every library has the same float32 weights and the same cores, gets a NumPy array and returns one; what they return must
+agree. They take turns, each timing after a short pause, as in `bench/peers.py`.
+"""
 
-NETS = {"64-64-10": (64, 64, 10), "784-256-128-10": (784, 256, 128, 10)}
-# One row takes a microsecond or so, less than a clock is good for.
-CALLS = {1: 1_000, 1_000: 5}
+import argparse
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
+
+from bench import provenance
+from bench.peers import N_THREADS, PAUSE, elapsed, limit_threads
+
+NETS = {
+    "64-64-10": (64, 64, 10),
+    "784-256-128-10": (784, 256, 128, 10),
+    "784-1024-1024-10": (784, 1024, 1024, 10),
+}
+ROWS = (1, 8, 32, 1_000, 10_000)
+# What one row is to be ahead of the fastest peer by, what a thousand rows are, and their least share of the peak.
+GOALS_ONE_ROW = dict(zip(NETS, (3, 1.5, 1), strict=True))
+GOAL_MANY_ROWS, GOAL_PEAK = 1.05, 0.9
+LATENCIES, ESTIMATOR_CALLS = 20_000, 2_000
 
 
-class Forward:
-    params = (list(NETS), list(CALLS), [1, 2])
-    param_names = ("net", "rows", "threads")
-    number, rounds, repeat, min_run_count = 1, 2, (5, 50, 2.0), 5
+# -- the libraries: each function returns `predict(X)` ----------------------------------------------------------------
 
-    def setup(self, net, rows, threads):
-        import fastnn
 
-        fastnn.set_num_threads(threads)
-        self.model = fastnn.MLP(NETS[net], random_state=0)
-        self.X = np.random.default_rng(0).standard_normal((rows, NETS[net][0]), "float32")
-        self.out = self.model.forward(self.X)
+def fastnn_predictor(net):
+    import numpy as np
 
-    def time_forward(self, net, rows, threads):
-        for _ in range(CALLS[rows]):
-            self.model.forward(self.X, self.out)
+    outs = {}
+
+    def predict(X):
+        if len(X) == 1:
+            return net.forward(X)  # the output is made, too
+        if len(X) not in outs:
+            outs[len(X)] = np.empty((len(X), net.sizes[-1]), net.dtype)
+        return net.forward(X, outs[len(X)])
+
+    return predict
+
+
+def onnx_model(net):
+    """The network as an ONNX graph."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, constants, z = [], [], "X"
+    for layer, (weights, biases) in enumerate(zip(net.weights, net.biases, strict=True)):
+        constants += [numpy_helper.from_array(weights, f"W{layer}"), numpy_helper.from_array(biases, f"b{layer}")]
+        nodes.append(helper.make_node("Gemm", [z, f"W{layer}", f"b{layer}"], [f"z{layer}"]))
+        z = f"z{layer}"
+        if layer < len(net.weights) - 1:
+            nodes.append(helper.make_node("Relu", [z], [f"a{layer}"]))
+            z = f"a{layer}"
+    nodes.append(helper.make_node("Softmax", [z], ["p"], axis=1))
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, n])]
+        for name, n in (("X", net.sizes[0]), ("p", net.sizes[-1]))
+    ]
+    graph = helper.make_graph(nodes, "mlp", *ends, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def onnxruntime_predictor(net):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = N_THREADS
+    session = onnxruntime.InferenceSession(onnx_model(net), options, providers=["CPUExecutionProvider"])
+    return lambda X: session.run(None, {"X": X})[0]
+
+
+def openvino_predictor(net):
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": N_THREADS, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(onnx_model(net)), "CPU", settings).create_infer_request()
+    return lambda X: request.infer([X], share_inputs=True, share_outputs=True)[0]
+
+
+def torch_predictor(net):
+    import torch
+
+    torch.set_num_threads(N_THREADS)
+    layers = []
+    for weights, biases in zip(net.weights, net.biases, strict=True):
+        layer = torch.nn.Linear(*weights.shape)
+        layer.load_state_dict({"weight": torch.tensor(weights.T), "bias": torch.tensor(biases)})
+        layers += [layer, torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers[:-1], torch.nn.Softmax(dim=1)).eval()
+
+    @torch.inference_mode()
+    def predict(X):
+        return model(torch.from_numpy(X)).numpy()
+
+    return predict
+
+
+def estimator_like(net):
+    """A classifier of fastnn's with a network like this one."""
+    import numpy as np
+
+    import fastnn
+
+    X = np.random.default_rng(0).random((4 * net.sizes[-1], net.sizes[0]), dtype="float32")
+    y = np.arange(len(X)) % net.sizes[-1]
+    return fastnn.MLPClassifier(net.sizes[1:-1], random_state=0).partial_fit(X, y, classes=np.unique(y))
+
+
+def sklearn_predictor(net):
+    model = estimator_like(net).to_sklearn()
+    model.coefs_, model.intercepts_ = list(net.weights), list(net.biases)
+    return model.predict_proba
+
+
+PREDICTORS = {
+    "fastnn": ("fastnn", fastnn_predictor),
+    "ONNX Runtime": ("onnxruntime", onnxruntime_predictor),
+    "OpenVINO": ("openvino", openvino_predictor),
+    "PyTorch": ("torch", torch_predictor),
+    "scikit-learn": ("sklearn", sklearn_predictor),
+}
+
+
+# -- timing -----------------------------------------------------------------------------------------------------------
+
+
+def installed():
+    """Libraries that can be imported, and a line for each that cannot."""
+    import importlib.util
+
+    there = [name for name, (module, _) in PREDICTORS.items() if importlib.util.find_spec(module)]
+    return there, [f"{name} is not installed and left out." for name in PREDICTORS if name not in there]
+
+
+def timed(predict, X, n):
+    """Seconds that each of n calls takes."""
+
+    def run():
+        for _ in range(n):
+            predict(X)
+
+    return elapsed(run) / n
+
+
+def compare(name, libraries, options):
+    """Return microseconds a call of each library by rows, and what else there is to know of one net."""
+    import numpy as np
+
+    import fastnn
+    from bench.peak import peak_gflops
+
+    net = fastnn.MLP(NETS[name], random_state=0)
+    predictors = {library: PREDICTORS[library][1](net) for library in libraries}
+    found, peaks = {}, []
+    for n in ROWS:
+        X = np.random.default_rng(1).random((n, net.sizes[0]), dtype="float32")
+        outputs = {library: np.array(predict(X)) for library, predict in predictors.items()}
+        for library, output in outputs.items():
+            np.testing.assert_allclose(output, outputs["fastnn"], rtol=1e-3, atol=1e-6, err_msg=library)
+        calls = {name: max(1, int(options.seconds / timed(predict, X, 3))) for name, predict in predictors.items()}
+        times = {library: [] for library in predictors}
+        for _ in range(options.repeats):
+            time.sleep(PAUSE)
+            peaks.append(peak_gflops("float32", N_THREADS))
+            for library, predict in predictors.items():
+                time.sleep(PAUSE)
+                predict(X)  # wakes its threads
+                times[library].append(1e6 * timed(predict, X, calls[library]))
+        found[str(n)] = times
+    n_weights = sum(w.size for w in net.weights)
+    return {
+        "net": name, "flops_of_row": 2 * n_weights, "microseconds": found, "peak": max(peaks),
+        "bytes": 4 * n_weights, "read": read_seconds(4 * n_weights),
+        "estimator": estimator_microseconds(net, options), "threads": latencies(net, options),
+    }  # fmt: skip
+
+
+def read_seconds(n_bytes):
+    """Seconds that a plain read of so many bytes takes on all cores, from where they come to lie; best of many."""
+    import numba
+    import numpy as np
+
+    @numba.njit(parallel=True, fastmath=True)
+    def read(parts):
+        total = 0.0
+        for i in numba.prange(parts.shape[0]):
+            total += parts[i].sum()
+        return total
+
+    parts = np.ones((N_THREADS, n_bytes // 4 // N_THREADS), np.float32)
+    read(parts)
+    return min(timed(read, parts, 10) for _ in range(50))
+
+
+def estimator_microseconds(net, options):
+    """Microseconds that `predict_proba` of one row takes, as it is and without validation, and `forward`."""
+    import numpy as np
+    from sklearn import config_context
+
+    model, X = estimator_like(net), np.random.default_rng(1).random((1, net.sizes[0]), dtype="float32")
+    times = {"forward": [], "predict_proba": [], "predict_proba, without validation": []}
+    n = ESTIMATOR_CALLS // 10 if options.quick else ESTIMATOR_CALLS
+
+    for _ in range(options.repeats):
+        times["forward"].append(1e6 * timed(net.forward, X, n))
+        times["predict_proba"].append(1e6 * timed(model.predict_proba, X, n))
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            times["predict_proba, without validation"].append(1e6 * timed(model.predict_proba, X, n))
+    return times
+
+
+def latencies(net, options):
+    """Of `forward` of single rows in 1, 2 and 4 Python threads at once: calls a second, and percentiles of latency."""
+    import numpy as np
+
+    n_calls = LATENCIES // 10 if options.quick else LATENCIES
+    X, found = np.random.default_rng(1).random((1, net.sizes[0]), dtype="float32"), {}
+    for n_threads in (1, 2, 4):
+        samples, start_together = np.zeros((n_threads, n_calls)), threading.Barrier(n_threads + 1)
+
+        def work(mine, start_together=start_together):
+            clock, forward = time.perf_counter, net.forward
+            forward(X)
+            start_together.wait()
+            for i in range(n_calls):
+                start = clock()
+                forward(X)
+                mine[i] = clock() - start
+
+        workers = [threading.Thread(target=work, args=[mine]) for mine in samples]
+        for worker in workers:
+            worker.start()
+        start_together.wait()
+        start = time.perf_counter()
+        for worker in workers:
+            worker.join()
+        seconds = time.perf_counter() - start
+        p50, p99 = 1e6 * np.percentile(samples, [50, 99])
+        found[str(n_threads)] = {"per_second": n_threads * n_calls / seconds, "p50": p50, "p99": p99}
+    return found
+
+
+# -- the tables -------------------------------------------------------------------------------------------------------
+
+
+def markdown(rows):
+    rows = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def render(stored):
+    """Markdown: the comparison, and three smaller tables on single rows."""
+    results, threads, repeats = stored["results"], stored["threads"], stored["repeats"]
+    parts = [
+        comparison(results),
+        f"Microseconds a call, float32, {threads} threads each, median of {repeats} timings in turns; of one row the"
+        " output is made, of several fastnn fills `out`.",
+        bandwidth(results), estimators(results), at_once(results), *stored["notes"], provenance.line(stored),
+    ]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def comparison(results):
+    libraries = list(results[0]["microseconds"]["1"])
+    rows = [["net", "rows", *libraries, "fastest peer / fastnn", "to reach", "fastnn, % of the micro-kernel's peak"]]
+    peak = max(result["peak"] for result in results)
+    for result in results:
+        for n, times in result["microseconds"].items():
+            medians = {library: statistics.median(samples) for library, samples in times.items()}
+            ratio = min(us for library, us in medians.items() if library != "fastnn") / medians["fastnn"]
+            share = result["flops_of_row"] * int(n) / medians["fastnn"] / 1e3 / peak
+            goal = GOALS_ONE_ROW[result["net"]] if n == "1" else GOAL_MANY_ROWS if int(n) >= 1_000 else None
+            rows.append([
+                result["net"], f"{int(n):,}", *(f"{us:,.1f}" if us < 100 else f"{us:,.0f}" for us in medians.values()),
+                f"{ratio:.2f}", verdict(ratio, goal), f"{share:.0%}" if int(n) >= 1_000 else "",
+            ])  # fmt: skip
+    return markdown(rows)
+
+
+def verdict(ratio, goal):
+    return "" if goal is None else f"≥ {goal:g}, {'yes' if ratio >= goal else 'NO'}"
+
+
+def bandwidth(results):
+    rows = [["weights of", "MB", "one row of `forward`, GB/s", "a plain read of as many bytes, GB/s", "share"]]
+    for result in results:
+        seconds = statistics.median(result["microseconds"]["1"]["fastnn"]) / 1e6
+        own, plain = (result["bytes"] / s / 1e9 for s in (seconds, result["read"]))
+        rows.append([result["net"], f"{result['bytes'] / 1e6:.2f}", f"{own:.1f}", f"{plain:.1f}", f"{own / plain:.0%}"])
+    return markdown(rows)
+
+
+def estimators(results):
+    names = list(results[0]["estimator"])
+    rows = [["one row, µs", *names, "validation costs"]]
+    for result in results:
+        medians = [statistics.median(result["estimator"][name]) for name in names]
+        rows.append([result["net"], *(f"{us:.1f}" for us in medians), f"{medians[1] - medians[0]:.1f}"])
+    return markdown(rows)
+
+
+def at_once(results):
+    rows = [["one row in several Python threads", "threads", "calls a second", "p50, µs", "p99, µs"]]
+    for result in results:
+        for n, found in result["threads"].items():
+            rows.append([result["net"], n, f"{found['per_second']:,.0f}", f"{found['p50']:.1f}", f"{found['p99']:.1f}"])
+    return markdown(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Compare prediction by fastnn with its peers'.")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), metavar="NAME", help=", ".join(NETS))
+    parser.add_argument("--libraries", nargs="+", choices=PREDICTORS, default=list(PREDICTORS), metavar="NAME")
+    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="timings to take the median of (9)")
+    parser.add_argument("--quick", action="store_true", help="3 short timings each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
+    options = parser.parse_args()
+    options.seconds = 0.002 if options.quick else 0.02
+    if options.quick:
+        options.repeats = 3
+    limit_threads()
+    there, notes = installed()
+    libraries = [name for name in there if name in options.libraries]
+    results = []
+    for name in options.nets:
+        print(name, file=sys.stderr)
+        results.append(compare(name, libraries, options))
+    stored = {
+        **provenance.here(N_THREADS, libraries), "repeats": options.repeats, "notes": notes, "results": results,
+    }  # fmt: skip
+    if options.json:
+        provenance.write(options.json, stored)
+    print(render(stored))
+
+
+if __name__ == "__main__":
+    main()

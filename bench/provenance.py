@@ -4,7 +4,7 @@ import datetime
 import json
 from importlib.metadata import version
 
-PACKAGES = {"JAX": "jax", "PyTorch": "torch"}
+PACKAGES = {"JAX": "jax", "PyTorch": "torch", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
 
 
 def here(n_threads=None, libraries=()):

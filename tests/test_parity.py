@@ -91,7 +91,7 @@ def spy_on_rows(monkeypatch, X):
     """
     ours, theirs = [], []
     their_class = sklearn_mlp.BaseMultilayerPerceptron
-    our_split, our_epoch, their_split, their_batch = (
+    our_split, our_epochs, their_split, their_batch = (
         base.validation_split, MLP.train, sklearn_mlp.train_test_split, their_class._backprop
     )  # fmt: skip
 
@@ -100,9 +100,11 @@ def spy_on_rows(monkeypatch, X):
         ours.append(X[parts[1]])
         return parts
 
-    def spy_on_our_epoch(net, examples, optimizer, batch_size, order, alpha):
-        ours.append(X if order is None else X[order])
-        return our_epoch(net, examples, optimizer, batch_size, order, alpha)
+    def spy_on_our_epochs(net, examples, n_rows, optimizer, batch_size, orders, alpha, epochs):
+        same_order = orders is None or len(orders) == n_rows < epochs.n * n_rows
+        rows = X if orders is None else X[orders]
+        ours.extend([rows] * epochs.n if same_order else np.split(rows, epochs.n))
+        return our_epochs(net, examples, n_rows, optimizer, batch_size, orders, alpha, epochs)
 
     def spy_on_their_split(*args, **kwargs):
         parts = their_split(*args, **kwargs)
@@ -114,7 +116,7 @@ def spy_on_rows(monkeypatch, X):
         return their_batch(model, X, *args)
 
     monkeypatch.setattr(base, "validation_split", spy_on_our_split)
-    monkeypatch.setattr(MLP, "train", spy_on_our_epoch)
+    monkeypatch.setattr(MLP, "train", spy_on_our_epochs)
     monkeypatch.setattr(sklearn_mlp, "train_test_split", spy_on_their_split)
     monkeypatch.setattr(their_class, "_backprop", spy_on_their_batch)
     return ours, theirs

@@ -272,6 +272,9 @@ def test_a_quick_compile_is_not_told(small):
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 
+PARTS = ["", "-team", "-forward", "-forward-team"]
+
+
 def warm_up(*arguments, **environment):
     script = "import sys; from fastnn.__main__ import main; sys.exit(main(['warmup', *sys.argv[1:]]))"
     process = started(script, *arguments, **environment)
@@ -283,13 +286,13 @@ def test_warmup_fills_the_cache(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
     code, out, _ = warm_up("--dtype", "float64", **environment)
     assert code == 0
-    assert [line.split()[:3] for line in out.splitlines()[:2]] == [
-        ["float64", "compiled", "in"], ["float64-team", "compiled", "in"],
-    ]  # fmt: skip
-    assert out.splitlines()[2] == f"kept in {next(tmp_path.iterdir())}"
+    assert [line.split()[:3] for line in out.splitlines()[:-1]] == [
+        [f"float64{part}", "compiled", "in"] for part in PARTS
+    ]
+    assert out.splitlines()[-1] == f"kept in {next(tmp_path.iterdir())}"
     code, out, err = warm_up("--dtype", "float64", **environment)
     assert (code, err) == (0, "")
-    assert out.count(" found in ") == 2 and "compiled" not in out
+    assert out.count(" found in ") == len(PARTS) and "compiled" not in out
     out, _ = run_script(TRAIN, "float64", **environment)
     assert out.split()[1] == "0"
 
@@ -297,7 +300,9 @@ def test_warmup_fills_the_cache(tmp_path):
 def test_warmup_takes_both_dtypes_by_default():
     code, out, _ = warm_up()
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[:-1]] == ["float32", "float32-team", "float64", "float64-team"]
+    assert [line.split()[0] for line in out.splitlines()[:-1]] == [
+        dtype + part for dtype in ("float32", "float64") for part in PARTS
+    ]
 
 
 def test_warmup_fails_where_nothing_can_be_kept(monkeypatch, capsys):

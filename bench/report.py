@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import chart, dropin, equal_loss, peers, provenance
+from bench import chart, dropin, equal_loss, inference, peers, provenance
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,7 +23,8 @@ CHART = ROOT / "docs" / "img" / "training-time.svg"
 BLOCK = re.compile(r"(<!-- begin (\w+): (.*?) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 
 # These keep their timings by --json; what other commands print is kept as it is.
-RENDERERS = {"peers": peers.render, "dropin": dropin.render, "equal_loss": equal_loss.render}
+RENDERERS = {"peers": peers.render, "dropin": dropin.render, "equal_loss": equal_loss.render,
+             "inference": inference.render}
 
 
 def commands():

@@ -3,21 +3,20 @@
 Nothing in a file is trusted: it is compared with what a model can be before anything as large as it says is allocated.
 """
 
-import contextlib
 import itertools
 import json
 import math
 import os
 import re
 import reprlib
-import uuid
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import fastnn
+from fastnn.atomic import atomic_write
 
 Array = npt.NDArray[Any]
 
@@ -108,25 +107,8 @@ def save(path: str | os.PathLike[str], model: Any, net: Any) -> None:
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"the model cannot be saved: {error}") from error
     data = from_package.numpy.save(tensors, {METADATA: text})
-    with replacing(path) as file:
+    with atomic_write(os.path.realpath(os.fsdecode(path))) as file:
         file.write(data)
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` once all of it is on disk; until then, or on an error, that stays."""
-    target = os.path.realpath(os.fsdecode(path))
-    temporary = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def _class_name(model: Any) -> str:

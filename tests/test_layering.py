@@ -43,7 +43,8 @@ LAYERS = [
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},
     {"kernels.jit", "kernels.plan"},
-    {"kernels.inner", "interop", "splitting", "saving", "atomic", "trees", "log", "plotting"},
+    {"kernels.inner", "interop", "splitting", "saving"},
+    {"atomic", "trees", "log", "plotting"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -1,0 +1,74 @@
+"""How far the suites differ from themselves: `python bench/noise.py [--runs N] [--bench REGEX]`.
+
+Runs the suites of one commit again and again, and writes how far each benchmark's results lay apart to `noise.json`,
+and from that the thresholds of `asv publish` to `asv.conf.json`.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NOISE, CONFIG = ROOT / "bench" / "noise.json", ROOT / "asv.conf.json"
+LEAST = 0.05  # a smaller change is not worth a report, however quiet the benchmark
+
+
+def results_of_one_round(bench):
+    """Run the suites of HEAD once, in one process each, and return the result of each case."""
+    from asv.config import Config
+    from asv.results import iter_results
+
+    only = ["--bench", bench] if bench else []
+    subprocess.run([sys.executable, "-m", "asv", "run", "HEAD^!", "-a", "rounds=1", *only], cwd=ROOT, check=True)
+    head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
+    (found,) = (r for r in iter_results(ROOT / Config.load(CONFIG).results_dir) if r.commit_hash == head)
+    cases = {}
+    for name in found.get_all_result_keys():
+        params = found.get_result_params(name)
+        for case, value in zip(itertools.product(*params), found.get_result_value(name, params), strict=True):
+            if (not bench or re.search(bench, name)) and value is not None:
+                cases[f"{name}({', '.join(case)})" if case else name] = value
+    return cases
+
+
+def spreads(rounds):
+    """Return by how much the largest result of each case exceeds the smallest."""
+    return {case: round(max(r[case] for r in rounds) / min(r[case] for r in rounds) - 1, 4) for case in rounds[0]}
+
+
+def thresholds(noise):
+    """Return a threshold for each benchmark: twice what the noisiest of its cases has shown, in steps of 5 %."""
+    found = {}
+    for case, spread in noise.items():
+        pattern = "^" + re.escape(case.partition("(")[0])
+        steps = math.ceil(2 * spread / LEAST - 1e-9)
+        found[pattern] = max(found.get(pattern, 0), LEAST * max(1, steps))
+    return {pattern: round(threshold, 2) for pattern, threshold in sorted(found.items())}
+
+
+def with_thresholds(config, found):
+    """Return the text of `asv.conf.json` with these thresholds in place of its own."""
+    lines = ",\n".join(f"        {json.dumps(pattern)}: {threshold}" for pattern, threshold in found.items())
+    block = f'"regressions_thresholds": {{\n{lines}\n    }}'
+    return re.sub(r'"regressions_thresholds": \{[^}]*\}', lambda _: block, config)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Measure how far the suites differ from themselves.")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="rounds to compare (5)")
+    parser.add_argument("--bench", metavar="REGEX", help="these benchmarks only; the others keep their floor")
+    options = parser.parse_args()
+    rounds = [results_of_one_round(options.bench) for _ in range(options.runs)]
+    known = json.loads(NOISE.read_text()) if NOISE.exists() and options.bench else {}
+    noise = dict(sorted({**known, **spreads(rounds)}.items()))
+    NOISE.write_text(json.dumps(noise, indent=1) + "\n")
+    CONFIG.write_text(with_thresholds(CONFIG.read_text(), thresholds(noise)))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,11 +11,12 @@ import math
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOISE, CONFIG = ROOT / "bench" / "noise.json", ROOT / "asv.conf.json"
-LEAST = 0.05  # a smaller change is not worth a report, however quiet the benchmark
+STEP = 0.05  # of thresholds, and asv's own threshold
 
 
 def results_of_one_round(bench):
@@ -42,19 +43,17 @@ def spreads(rounds):
 
 
 def thresholds(noise):
-    """Return a threshold for each benchmark: twice what the noisiest of its cases has shown, in steps of 5 %."""
+    """Return the threshold of each benchmark that needs more than asv's: twice what its noisiest case has shown."""
     found = {}
-    for case, spread in noise.items():
+    for case, spread in sorted(noise.items()):
         pattern = "^" + re.escape(case.partition("(")[0])
-        steps = math.ceil(2 * spread / LEAST - 1e-9)
-        found[pattern] = max(found.get(pattern, 0), LEAST * max(1, steps))
-    return {pattern: round(threshold, 2) for pattern, threshold in sorted(found.items())}
+        found[pattern] = max(found.get(pattern, 0), round(STEP * math.ceil(2 * spread / STEP), 2))
+    return {pattern: threshold for pattern, threshold in found.items() if threshold > STEP}
 
 
 def with_thresholds(config, found):
     """Return the text of `asv.conf.json` with these thresholds in place of its own."""
-    lines = ",\n".join(f"        {json.dumps(pattern)}: {threshold}" for pattern, threshold in found.items())
-    block = f'"regressions_thresholds": {{\n{lines}\n    }}'
+    block = textwrap.indent(f'"regressions_thresholds": {json.dumps(found, indent=4)}', "    ").strip()
     return re.sub(r'"regressions_thresholds": \{[^}]*\}', lambda _: block, config)
 
 

@@ -67,7 +67,7 @@ class ShareOfPeak:
             start = time.perf_counter()
             self.train()
             times.append(time.perf_counter() - start)
-        return min(times) * max(peaks) * 1e9 / _flops(NETS[net], self.n_rows)
+        return round(min(times) * max(peaks) * 1e9 / _flops(NETS[net], self.n_rows), 3)
 
 
 def _flops(sizes, n_rows):

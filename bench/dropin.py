@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
+from bench import provenance
 from bench.peers import N_THREADS, PAUSE, elapsed, limit_threads
 
 UNITS = {"s": 1, "ms": 1e3, "µs": 1e6}
@@ -247,15 +248,15 @@ def repeat(call, times):
 
 
 def compare(job, options):
-    """Return the median time of each library, in the job's unit."""
+    """Return the times of each library, in the job's unit."""
     works = job.prepare(options)
     check_same(job, {library: work.found(work.run()) for library, work in works.items()})
-    seconds = {library: [] for library in works}
+    times = {library: [] for library in works}
     for _ in range(options.repeats):
         for library, work in works.items():
             time.sleep(PAUSE)
-            seconds[library].append(work.seconds())
-    return {library: UNITS[job.unit] * statistics.median(samples) for library, samples in seconds.items()}
+            times[library].append(UNITS[job.unit] * work.seconds())
+    return times
 
 
 def check_same(job, found):
@@ -272,17 +273,32 @@ def check_same(job, found):
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
-def row(job, options):
+def result(job, options):
+    """What is kept of a job; one that fails must not take the others' results away."""
     try:
-        times = compare(job, options)
-    except Exception as error:  # one job that fails must not take the others' results away
-        return [job.title, f"not run: {type(error).__name__}: {str(error).splitlines()[0]}", "", "", job.goal(), ""]
-    ours, theirs = times["fastnn"], times["scikit-learn"]
+        return {"times": compare(job, options)}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+
+
+def row(job, found):
+    if "error" in found:
+        return [job.title, f"not run: {found['error']}", "", "", job.goal(), ""]
+    ours, theirs = (statistics.median(found["times"][library]) for library in ("fastnn", "scikit-learn"))
     reached = theirs / ours >= job.least_ratio and ours <= job.most
     return [
         job.title, *(f"{value:.3g} {job.unit}" for value in (ours, theirs)), f"{theirs / ours:.1f}", job.goal(),
         ("yes" if reached else "NO") if job.goal() else "",
     ]  # fmt: skip
+
+
+def render(stored):
+    """Markdown: a row for each job, and where the figures are from."""
+    lines = [line(["job", "fastnn", "scikit-learn", "scikit-learn / fastnn", "to reach", "reached"])]
+    lines.append(line(["---", "---:", "---:", "---:", "---", "---"]))
+    lines += [line(row(JOBS[name], found)) for name, found in stored["results"].items()]
+    lines += ["", f"{stored['threads']} threads each, median of {stored['repeats']} timings in turns."]
+    return "\n".join([*lines, *stored["notes"], "", provenance.line(stored)])
 
 
 def line(cells):
@@ -295,6 +311,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timings to take the median of (5)")
     parser.add_argument("--fashion-mnist", metavar="FOLDER", help="where the idx files of Fashion-MNIST lie")
     parser.add_argument("--quick", action="store_true", help="one timing of a part of each job, to see that it runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
     options = parser.parse_args()
     if options.quick:
         options.repeats = 1
@@ -305,18 +322,22 @@ def main():
 
     fastnn.set_num_threads(N_THREADS)
     warnings.simplefilter("ignore", ConvergenceWarning)  # training stops after a number of epochs on purpose
-    notes = [f"{N_THREADS} threads each, median of {options.repeats} timings in turns."]
-    if options.quick:
-        notes.append("--quick: a part of each job, so that the figures mean nothing.")
+    stored = measure(options)
+    print(render(stored))
+    if options.json:
+        provenance.write(options.json, stored)
+
+
+def measure(options):
+    notes = ["--quick: a part of each job, so that the figures mean nothing."] if options.quick else []
     if "fashion-mnist" in options.jobs and options.fashion_mnist is None:
         options.jobs.remove("fashion-mnist")
         notes.append("Fashion-MNIST was skipped: give its folder by --fashion-mnist.")
-    print(line(["job", "fastnn", "scikit-learn", "scikit-learn / fastnn", "to reach", "reached"]))
-    print(line(["---", "---:", "---:", "---:", "---", "---"]))
+    results = {}
     for name in options.jobs:
         print(name, file=sys.stderr)
-        print(line(row(JOBS[name], options)), flush=True)
-    print("", *notes, sep="\n")
+        results[name] = result(JOBS[name], options)
+    return {**provenance.here(N_THREADS), "repeats": options.repeats, "notes": notes, "results": results}
 
 
 if __name__ == "__main__":

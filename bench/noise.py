@@ -1,7 +1,7 @@
 """How far the suites differ from themselves: `python bench/noise.py [--runs N] [--bench REGEX]`.
 
-Runs the suites of one commit again and again, and writes how far each benchmark's results lay apart to `noise.json`,
-and from that the thresholds of `asv publish` to `asv.conf.json`.
+Runs the suites of one commit again and again, and writes how far each benchmark's results lay apart to
+`results/noise.json`, and from that the thresholds of `asv publish` to `asv.conf.json`.
 """
 
 import argparse
@@ -14,8 +14,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
+
+from bench import provenance
+
 ROOT = Path(__file__).parents[1]
-NOISE, CONFIG = ROOT / "bench" / "noise.json", ROOT / "asv.conf.json"
+NOISE, CONFIG = ROOT / "bench" / "results" / "noise.json", ROOT / "asv.conf.json"
 STEP = 0.05  # of thresholds, and asv's own threshold
 
 
@@ -63,9 +67,9 @@ def main():
     parser.add_argument("--bench", metavar="REGEX", help="these benchmarks only; the others keep their floor")
     options = parser.parse_args()
     rounds = [results_of_one_round(options.bench) for _ in range(options.runs)]
-    known = json.loads(NOISE.read_text()) if NOISE.exists() and options.bench else {}
+    known = json.loads(NOISE.read_text("utf-8"))["spread"] if options.bench else {}
     noise = dict(sorted({**known, **spreads(rounds)}.items()))
-    NOISE.write_text(json.dumps(noise, indent=1) + "\n")
+    provenance.write(NOISE, {**provenance.here(), "rounds": options.runs, "spread": noise})
     CONFIG.write_text(with_thresholds(CONFIG.read_text(), thresholds(noise)))
 
 

@@ -8,13 +8,16 @@ threads of one library spin for a while after its last call and slow the next on
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
+
+from bench import provenance
 
 N_THREADS = 2
 PAUSE = 0.05
@@ -143,13 +146,13 @@ def jax_runner(problem):
         state, losses = jax.lax.scan(step, state, order)
         return state, jnp.mean(losses)
 
-    compiled = jax.jit(epoch, donate_argnums=0)
     X, y = jnp.asarray(problem.X), jnp.asarray(problem.y)
     params = [(jnp.array(W), jnp.array(b)) for W, b in zip(problem.weights, problem.biases, strict=True)]
     state = (params, jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params), jnp.zeros((), X.dtype))
 
     def prepare(order):
         indices = jnp.asarray(order)
+        compiled = jax.jit(epoch, donate_argnums=0).lower(state, indices, X, y).compile()
 
         def run():
             nonlocal state
@@ -162,11 +165,11 @@ def jax_runner(problem):
     return prepare
 
 
-def torch_runner(problem):
+def torch_runner(problem, n_threads=N_THREADS):
     import torch
     from torch.nn import functional
 
-    torch.set_num_threads(N_THREADS)
+    torch.set_num_threads(n_threads)
     net = problem.net
     layers = []
     for n_in, n_out in itertools.pairwise(net.sizes):
@@ -286,9 +289,20 @@ def check_losses(net, losses):
 # -- the tables -------------------------------------------------------------------------------------------------------
 
 
-def table(results, libraries):
+def render(stored):
+    """Markdown: a table for each dtype, and where the figures are from."""
+    lines = []
+    for _, group in itertools.groupby(stored["results"], key=lambda result: result["dtype"]):
+        results = list(group)
+        lines += [table(results), "", peak_line(results), ""]
+    threads, repeats = stored["threads"], stored["repeats"]
+    lines.append(f"Microseconds a step (GFLOP/s), {threads} threads each, median of {repeats} timings in turns.")
+    return "\n".join([*lines, *stored["notes"], "", provenance.line(stored)])
+
+
+def table(results):
     """Markdown: microseconds a step and GFLOP/s of each library, the ratio to the fastest peer, percent of the peak."""
-    header = ["net", *libraries, "fastest peer / fastnn", "fastnn, % of the micro-kernel's peak"]
+    header = ["net", *results[0]["microseconds"], "fastest peer / fastnn", "fastnn, % of the micro-kernel's peak"]
     peak = best_peak(results, N_THREADS)
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
     for result in results:
@@ -338,36 +352,37 @@ def limit_threads():
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:N_THREADS])
 
 
+def measure(options):
+    libraries, notes = installed()
+    repeats, seconds = (3, 0.05) if options.quick else (options.repeats, 0.15)
+    results = []
+    for dtype, wanted in {"float32": libraries, "float64": ["fastnn", "scikit-learn"]}.items():
+        if options.quick and dtype == "float64":
+            continue
+        for net in NETS:
+            if net.name in options.nets:
+                print(f"{dtype} {net.name}", file=sys.stderr)
+                results.append(compare(net, dtype, wanted, repeats, seconds))
+    return {**provenance.here(N_THREADS, libraries), "repeats": repeats, "notes": notes, "results": results}
+
+
 def main():
     names = [net.name for net in NETS]
     parser = argparse.ArgumentParser(description="Compare a training step of fastnn with its peers'.")
     parser.add_argument("--nets", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--repeats", type=int, default=15, metavar="N", help="timings to take the median of (15)")
     parser.add_argument("--quick", action="store_true", help="3 short timings each, and no float64")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="leave every timing in this file as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
     options = parser.parse_args()
     limit_threads()
     import fastnn
 
     fastnn.set_num_threads(N_THREADS)
-    libraries, missing = installed()
-    repeats, seconds = (3, 0.05) if options.quick else (options.repeats, 0.15)
-    everything = []
-    for dtype, wanted in {"float32": libraries, "float64": ["fastnn", "scikit-learn"]}.items():
-        if options.quick and dtype == "float64":
-            continue
-        results = []
-        for net in NETS:
-            if net.name in options.nets:
-                print(f"{dtype} {net.name}", file=sys.stderr)
-                results.append(compare(net, dtype, wanted, repeats, seconds))
-        print(table(results, wanted), "", peak_line(results), "", sep="\n", flush=True)
-        everything += results
-    print(f"Microseconds a step (GFLOP/s), {N_THREADS} threads each, median of {repeats} timings in turns.", *missing)
+    stored = measure(options)
+    print(render(stored))
     if options.json:
-        options.json.write_text(json.dumps(everything, indent=1))
+        provenance.write(options.json, stored)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
     main()

@@ -7,24 +7,44 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastnn.callbacks import (
+        Callback,
+        CSVLog,
+        EarlyStopping,
+        JSONLinesLog,
+        LearningRateSchedule,
+        ProgressBar,
+        TimeBudget,
+    )
+    from fastnn.checkpoint import Checkpoint
     from fastnn.estimators import MLPClassifier, MLPRegressor
     from fastnn.kernels.optimizers import SGD, Adam
     from fastnn.model import MLP
     from fastnn.parallel import get_num_threads, set_num_threads, threads
     from fastnn.patching import patch_sklearn, unpatch_sklearn
+    from fastnn.plotting import plot_history
     from fastnn.saving import load
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CSVLog": "fastnn.callbacks",
+    "Callback": "fastnn.callbacks",
+    "Checkpoint": "fastnn.checkpoint",
+    "EarlyStopping": "fastnn.callbacks",
+    "JSONLinesLog": "fastnn.callbacks",
+    "LearningRateSchedule": "fastnn.callbacks",
     "MLP": "fastnn.model",
     "MLPClassifier": "fastnn.estimators",
     "MLPRegressor": "fastnn.estimators",
+    "ProgressBar": "fastnn.callbacks",
     "SGD": "fastnn.kernels.optimizers",
+    "TimeBudget": "fastnn.callbacks",
     "Adam": "fastnn.kernels.optimizers",
     "get_num_threads": "fastnn.parallel",
     "load": "fastnn.saving",
     "patch_sklearn": "fastnn.patching",
+    "plot_history": "fastnn.plotting",
     "set_num_threads": "fastnn.parallel",
     "threads": "fastnn.parallel",
     "unpatch_sklearn": "fastnn.patching",
@@ -32,7 +52,8 @@ _HOMES = {
 
 __all__ = [
     "MLP", "SGD", "Adam", "MLPClassifier", "MLPRegressor", "load", "get_num_threads", "set_num_threads", "threads",
-    "patch_sklearn", "unpatch_sklearn",
+    "patch_sklearn", "unpatch_sklearn", "Callback", "Checkpoint", "EarlyStopping", "TimeBudget", "LearningRateSchedule",
+    "CSVLog", "JSONLinesLog", "ProgressBar", "plot_history",
 ]  # fmt: skip
 
 

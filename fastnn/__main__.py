@@ -1,9 +1,11 @@
-"""The command line: `python -m fastnn info`, `python -m fastnn bench` and `python -m fastnn run SCRIPT`."""
+"""The command line: `python -m fastnn` with `info`, `bench`, `run SCRIPT` or `warmup`."""
 
 import argparse
 import os
 import runpy
 import sys
+
+DTYPES = ["float32", "float64"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
             parser.exit(2, f"{parser.prog} run: error: {options.script} is not a file; give the script to run\n")
         _run_patched(options.script, options.arguments)
         return 0
+
+    if options.command == "warmup":
+        from fastnn import warmup
+
+        return warmup.run(options.dtype)
 
     from fastnn import info  # after parsing: --help need not wait for Numba
 
@@ -26,10 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         except datasets.DatasetError as error:
             parser.exit(2, f"{parser.prog} bench: error: {error}\n")
         try:
-            print(main_job.run(job, options.repeats), end="\n\n")
+            print(main_job.run(job, options.repeats, options.share), end="\n\n")
         except KeyboardInterrupt:
             parser.exit(130, f"{parser.prog} bench: interrupted\n")
-    print(info.report())
+    share = options.command == "bench" and options.share
+    print(f"```text\n{info.report()}\n```" if share else info.report())
     return 0
 
 
@@ -55,9 +63,15 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     bench.add_argument("--epochs", type=_positive, metavar="N", help="passes over the training rows")
     bench.add_argument("--repeats", type=_positive, metavar="N", default=3, help="fits to take the median of (3)")
+    bench.add_argument("--share", action="store_true", help="print Markdown, to paste into a report")
     run = commands.add_parser("run", help="run a script with fastnn's estimators under scikit-learn's names")
     run.add_argument("script", metavar="SCRIPT", help="a Python file that imports from sklearn.neural_network")
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script")
+    warmup = commands.add_parser("warmup", help="compile what is not yet on disk; for images and job prologues")
+    warmup.add_argument(
+        "--dtype", nargs="+", choices=DTYPES, default=DTYPES, metavar="DTYPE",
+        help="the dtypes to compile for (float32 float64)",
+    )  # fmt: skip
     return parser
 
 

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import time
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -22,7 +23,10 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastnn import lbfgs, plain, saving
+from fastnn import callbacks, checkpoint, lbfgs, parallel, plain, saving
+from fastnn.callbacks import Callback, Fit
+from fastnn.checkpoint import Checkpoint
+from fastnn.divergence import likely_causes
 from fastnn.fitted import FittedNetwork, warn, with_parameters
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
@@ -38,7 +42,6 @@ from fastnn.training import (
     Plateau,
     ScorePlateau,
     Training,
-    Watcher,
     sklearn_loss,
 )
 
@@ -59,6 +62,10 @@ AUTO_BATCH_SIZE = 200
 QUICK_SIZE = 2**22  # entries of X whose mask of what is finite may be made; scikit-learn looks at more without one
 DTYPES = (np.float64, np.float32)  # the first is what other dtypes become
 STOCHASTIC_SOLVERS = ("sgd", "adam")
+_AS_ELSEWHERE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
+)
 
 
 class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
@@ -69,6 +76,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
     _doc_link_template = (
         "https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.{estimator_name}.html"
     )
+
+    n_jobs: int | None = None  # of models from scikit-learn's pickles, which do not have it
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -94,6 +103,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         "epsilon": [Interval(Real, 0, None, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
+        "callbacks": [list, tuple, None],
     }
 
     def __init__(
@@ -122,6 +133,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
+        n_jobs: int | None = None,
+        callbacks: list[Callback] | tuple[Callback, ...] | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -146,11 +159,14 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.n_jobs = n_jobs
+        self.callbacks = callbacks
 
     # -- what differs between the estimators ----------------------------------------------------------------------
 
     out_activation_: str
     loss_curve_: list[float]
+    history_: dict[str, list[float]]
     validation_scores_: list[float] | None
     best_validation_score_: float | None
     best_loss_: float | None
@@ -192,12 +208,13 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         ------
         ValueError
             If a parameter is out of range, if X, y or sample_weight hold NaN or infinity or do not fit together, or
-            if the training diverged to weights that are not finite.
+            if the training diverged to weights that are not finite; the model then has the last finite ones.
 
         Warns
         -----
         ConvergenceWarning
-            If the training ended before the loss, or with `early_stopping` the validation score, stopped improving.
+            If the training ended before the loss, or with `early_stopping` the validation score, stopped improving; or
+            because the loss, but no weight, was not finite.
         UserWarning
             If Ctrl-C ended the training, which leaves a usable model; or if `batch_size` is larger than n.
         """
@@ -213,22 +230,46 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         random_state = check_random_state(self.random_state)
+        told = [] if incremental else callbacks.checked(self.callbacks)
+        resumed = self._resumed(told, {"X": X, "y": targets, "sample_weight": sample_weight}, is_new, random_state)
         if is_new:
             self._begin(MLP((X.shape[1], *hidden_sizes, n_outputs), self.activation, self.out_activation_, dtype,
                             random_state))  # fmt: skip
         elif n_outputs != self._network().sizes[-1]:
             raise ValueError(f"y must have {self._network().sizes[-1]} outputs, as in the first fit, got {n_outputs}")
-        with self._watched(given_X, given_y, sample_weight, None if incremental else self.max_iter) as watcher:
+        with self._threads(), self._told(told, given_X, given_y, sample_weight, incremental) as fit:
             if self.solver == "lbfgs":
-                self._fit_lbfgs(X, targets, sample_weight, watcher)
+                self._fit_lbfgs(X, targets, sample_weight, fit)
             else:
-                self._fit_stochastic(X, targets, sample_weight, random_state, incremental, watcher)
-        if not self._net.is_finite():
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
-                " preprocessed."
-            )
+                self._fit_stochastic(X, targets, sample_weight, random_state, incremental, fit, resumed)
         return self
+
+    def _resumed(
+        self, told: list[Callback], data: dict[str, Any], is_new: bool, random_state: np.random.RandomState
+    ) -> dict[str, Any] | None:
+        """Return the state of a checkpoint to go on from, if there is one; draw what that fit has drawn."""
+        checkpoints = [callback for callback in told if isinstance(callback, Checkpoint)]
+        if not checkpoints:
+            return None
+        if len(checkpoints) > 1:
+            raise ValueError(f"callbacks must have at most one Checkpoint, got {len(checkpoints)}")
+        if self.solver not in STOCHASTIC_SOLVERS:
+            raise ValueError(f"Checkpoint needs the solver 'adam' or 'sgd', got {self.solver!r}")
+        stateful = [type(callback).__name__ for callback in Fit(self, told, self.max_iter).stateful]
+        start, state = checkpoints[0].resume(
+            checkpoint.fingerprint(
+                self, stateful, data, getattr(self, "classes_", None),
+                [] if is_new else [*self._network().weights, *self._network().biases],
+            ),
+            random_state.get_state(legacy=False),
+        )  # fmt: skip
+        random_state.set_state(start)
+        if state is not None and state["n_epochs"] > self.max_iter:
+            raise ValueError(
+                f"max_iter must be at least {state['n_epochs']}, the epochs of {checkpoints[0].path}, got"
+                f" {self.max_iter}; or delete the file to begin anew"
+            )
+        return state
 
     def _validated(self, X: Any, y: Any, sample_weight: Any, is_new: bool) -> tuple[Any, Any, Array | None]:
         X, y = validate_data(
@@ -248,7 +289,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         self.n_layers_, self.n_outputs_, self.n_iter_, self.t_ = len(net.sizes), net.sizes[-1], 0, 0
         self.discard_optimizer()
         if self.solver in STOCHASTIC_SOLVERS:
-            self.loss_curve_, self._no_improvement_count = [], 0
+            self.loss_curve_, self.history_, self._no_improvement_count = [], {}, 0
             self.best_loss_ = None if self.early_stopping else np.inf
             self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
@@ -257,7 +298,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
 
     def _fit_stochastic(
         self, X: Any, targets: Array, sample_weight: Array | None, random_state: np.random.RandomState,
-        incremental: bool, watcher: Watcher | None,
+        incremental: bool, fit: Fit | None, resumed: dict[str, Any] | None,
     ) -> None:  # fmt: skip
         net = self._network()
         X = X.astype(net.dtype, copy=False)
@@ -281,14 +322,30 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             shuffle=self.shuffle,
             random_state=random_state,
             verbose=self.verbose,
-            loss_curve=getattr(self, "loss_curve_", []),
+            history=self._history(),
             n_rows_seen=self.t_,
             store=functools.partial(self._store, net),
-            watcher=watcher,
+            fit=fit,
         )
+        if resumed is not None:
+            training.load_state_dict(resumed, X.shape[0], X.shape[0] if rows is None else len(rows))
         examples = net.examples(X, targets, sample_weight)
         outcome = training.run(examples, rows, 1 if incremental else self.max_iter)
-        self._warn_of(outcome, training, incremental)
+        if outcome is Outcome.DIVERGED:
+            causes = likely_causes(X, targets if net.output in ("identity", "exp") else None, sample_weight,
+                                   training.optimizer.learning_rate)  # fmt: skip
+            self._refuse_diverged(training, causes)
+        self._warn_of(outcome, incremental)
+
+    def _history(self) -> dict[str, list[float]]:
+        """Return the history of the fits before that this one goes on with; its losses are `loss_curve_` itself."""
+        losses = getattr(self, "loss_curve_", [])
+        history = getattr(self, "history_", {})
+        if len(history.get("loss", [])) != len(losses):
+            history = {}
+        history = {"learning_rate": [], "seconds": [], **history, "loss": losses}
+        callbacks.fill(history)
+        return history
 
     def _loss_plateau(self) -> Plateau:
         best = getattr(self, "best_loss_", None)
@@ -333,6 +390,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         """Take over what the epochs so far have led to."""
         self._set_network(net)
         self.n_iter_, self.t_, self.loss_curve_ = training.n_epochs, training.n_rows_seen, training.loss_curve
+        self.history_ = training.history
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else np.nan
         plateau, self._no_improvement_count = training.plateau, training.plateau.count
         if isinstance(plateau, ScorePlateau):
@@ -341,15 +399,19 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         else:
             self.best_loss_, self.best_validation_score_, self.validation_scores_ = plateau.best, None, None
 
-    def _warn_of(self, outcome: Outcome, training: Training, incremental: bool) -> None:
+    def _refuse_diverged(self, training: Training, causes: str) -> None:
+        """Tell of a loss or of weights that were not finite, by an error where the weights would be left so."""
+        where = "" if training.failure is None else " in epoch {}, step {}".format(*training.failure)
+        if training.has_finite_end or isinstance(training.plateau, ScorePlateau):
+            kept = "best weights before that" if isinstance(training.plateau, ScorePlateau) else "last finite weights"
+            warn(f"Training diverged{where}: the loss is {self.loss_}. The {kept} were kept. {causes}",
+                 ConvergenceWarning)  # fmt: skip
+        else:
+            raise ValueError(f"{NOT_FINITE} Training diverged{where}; the last finite weights were kept. {causes}")
+
+    def _warn_of(self, outcome: Outcome, incremental: bool) -> None:
         if outcome is Outcome.INTERRUPTED:
             warn("Training interrupted by user.")
-        elif outcome is Outcome.DIVERGED and training.net.is_finite():
-            warn(
-                f"Training diverged in epoch {training.n_epochs}: the loss is {self.loss_}. The best weights before"
-                " that were kept; a smaller learning_rate_init or scaled input may help.",
-                ConvergenceWarning,
-            )
         elif outcome is Outcome.EXHAUSTED and not incremental:
             warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter:d}) reached and the optimization hasn't"
@@ -359,7 +421,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
 
     # -- L-BFGS -----------------------------------------------------------------------------------------------------
 
-    def _fit_lbfgs(self, X: Any, targets: Array, sample_weight: Array | None, watcher: Watcher | None) -> None:
+    def _fit_lbfgs(self, X: Any, targets: Array, sample_weight: Array | None, fit: Fit | None) -> None:
         net = self._network()
         if net.dtype != np.float64:  # the minimiser computes in float64
             net = with_parameters(net.weights, net.biases, self.activation, self.out_activation_, np.float64)
@@ -367,16 +429,24 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         X = X.astype(net.dtype, copy=False)
         weight = None if sample_weight is None else sample_weight.astype(net.dtype, copy=False)
         options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        history: dict[str, list[float]] = {"loss": [], "seconds": []}
+        self.history_ = history
+        began = time.perf_counter()
+        if fit is not None:
+            fit.net, fit.history = net, history
 
         def on_iteration(losses: tuple[float, float]) -> bool:
             self._set_network(net)  # its parameters have changed
             self.n_iter_, self.loss_ = self.n_iter_ + 1, sklearn_loss(net, *losses)
+            history["loss"].append(self.loss_)
+            history["seconds"].append(time.perf_counter() - began - sum(history["seconds"]))
             if self.verbose:
                 print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
-            if watcher is None:
+            if fit is None:
                 return False
-            watcher.on_epoch_begin()
-            return watcher.on_epoch_end()
+            fit.epoch = self.n_iter_
+            fit.begin_epoch()
+            return fit.end_epoch(is_over=False)
 
         self.n_iter_, self.loss_ = 0, np.nan
         try:
@@ -385,8 +455,12 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             warn("Training interrupted by user.")
             return
         finally:
+            callbacks.fill(history)
             self._set_network(net)
         if result is not None:
+            if not np.isfinite(result.x).all():
+                causes = likely_causes(X, targets if net.output in ("identity", "exp") else None, weight, np.nan)
+                raise ValueError(f"{NOT_FINITE} The last finite weights were kept. {causes}")
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = sklearn_loss(net, *result.losses)
 
@@ -402,22 +476,29 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         loss, d_coefs, d_intercepts = net.loss_and_gradients(_by_rows(X), y, sample_weight, self.alpha)
         return loss, np.concatenate([array.ravel() for array in (*d_coefs, *d_intercepts)])
 
-    # -- callbacks of scikit-learn 1.9 --------------------------------------------------------------------------------
+    # -- callbacks, of scikit-learn 1.9 too ---------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _watched(
-        self, X: Any, y: Any, sample_weight: Array | None, max_epochs: int | None
-    ) -> Iterator[Watcher | None]:
-        """Tell the model's callbacks of the whole fit, and give what tells them of each epoch, if it has any."""
-        if max_epochs is None or not (hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")):
-            yield None
-            return
-        context = self._init_callback_context(max_subtasks=max_epochs)
+    def _told(
+        self, told: list[Callback], X: Any, y: Any, sample_weight: Array | None, incremental: bool
+    ) -> Iterator[Fit | None]:
+        """Tell the callbacks of the whole fit, and give what tells them of the rest, if there are any."""
+        with contextlib.ExitStack() as stack:
+            if not incremental and (hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")):
+                told = [*told, stack.enter_context(self._of_sklearn(X, y, sample_weight))]
+            fit = Fit(self, told, self.max_iter) if told else None
+            if fit is not None:
+                stack.enter_context(fit.entered())
+            yield fit
+
+    @contextlib.contextmanager
+    def _of_sklearn(self, X: Any, y: Any, sample_weight: Array | None) -> Iterator[Callback]:
+        context = self._init_callback_context(max_subtasks=self.max_iter)
         told = {"estimator": self, "X": X, "y": y}
         if sample_weight is not None:
             told["metadata"] = {"sample_weight": sample_weight}
         context.call_on_fit_task_begin(**told)
-        yield _Callbacks(context, told, self._reconstruction)
+        yield _SklearnCallbacks(context, told, self._reconstruction)
         context.call_on_fit_task_end(**told, reconstruction_attributes=self._reconstruction)
 
     def _reconstruction(self) -> dict[str, Any]:
@@ -463,8 +544,13 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         net = self._network()
         X = self._validated_rows(X, net.dtype)
         if epoch.is_compiled(net.dtype):
-            return net.forward(X)
+            with self._threads():
+                return net.forward(X)
         return plain.forward(X, net.weights, net.biases, net.activations, net.output)
+
+    def _threads(self) -> contextlib.AbstractContextManager[None]:
+        """Use as many threads as `n_jobs` says within a `with` block."""
+        return _AS_ELSEWHERE if self.n_jobs is None else parallel.threads(parallel.count_of_jobs(self.n_jobs))
 
     def _validated_rows(self, X: Any, dtype: np.dtype[Any]) -> Any:
         """Return X after all of scikit-learn's checks; those that a plain array of our dtype needs are quickly made."""
@@ -483,16 +569,16 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         return tags
 
 
-class _Callbacks:
+class _SklearnCallbacks(Callback):
     """Tells scikit-learn's callbacks of each epoch."""
 
     def __init__(self, context: Any, told: dict[str, Any], reconstruction: Callable[[], dict[str, Any]]) -> None:
         self.context, self.told, self.reconstruction = context, told, reconstruction
 
-    def on_epoch_begin(self) -> None:
+    def on_epoch_begin(self, fit: Fit) -> None:
         self.epoch = self.context.subcontext(task_name="epoch").call_on_fit_task_begin(**self.told)
 
-    def on_epoch_end(self) -> bool:
+    def on_epoch_end(self, fit: Fit) -> bool:
         return bool(self.epoch.call_on_fit_task_end(**self.told, reconstruction_attributes=self.reconstruction))
 
 

@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from fastnn.base import STOCHASTIC_SOLVERS, BaseMLP
+from fastnn.callbacks import Callback
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +81,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Training stops after more than so many epochs in a row without an improvement by `tol`.
     max_fun : int >= 1, default 15000
         Of use with "lbfgs" alone.
+    n_jobs : int or None, default None
+        Threads of `fit`, `partial_fit` and predictions: None for the number in force, see `get_num_threads`; -1 for all
+        that are allowed, -2 for all but one, and so on. Results do not depend on it.
+    callbacks : list of fastnn.Callback or None, default None
+        Objects that `fit` tells of its epochs: checkpoints, early stopping, logs, progress bars.
 
     Attributes
     ----------
@@ -99,6 +105,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Loss of the last epoch, and the lowest of all.
     loss_curve_ : list of float
         Loss of each epoch, a mean over the batches before their updates.
+    history_ : dict of lists
+        "loss", "learning_rate" and "seconds" of each epoch, "validation_score" where there is one; of L-BFGS "loss" and
+        "seconds" of each iteration.
     validation_scores_, best_validation_score_ : list of float, float
         Score of each epoch on the rows held out, and the best; None without early stopping, where `best_loss_` is None.
 
@@ -293,14 +302,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         "poisson" predicts exp of the last layer and is for y >= 0.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
 shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
-beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun, n_jobs, callbacks
         As for `MLPClassifier`.
 
     Attributes
     ----------
     out_activation_ : {"identity", "exp"}
         "exp" for the Poisson loss.
-    loss_, best_loss_, loss_curve_
+    loss_, best_loss_, loss_curve_, history_
         As for `MLPClassifier`; the squared error is a mean over the outputs, the Poisson deviance a sum.
     coefs_, intercepts_, n_layers_, n_outputs_, n_features_in_, feature_names_in_, n_iter_, t_, validation_scores_, \
 best_validation_score_
@@ -350,6 +359,8 @@ best_validation_score_
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
+        n_jobs: int | None = None,
+        callbacks: list[Callback] | tuple[Callback, ...] | None = None,
     ) -> None:
         super().__init__(
             hidden_layer_sizes, activation, solver=solver, alpha=alpha, batch_size=batch_size,
@@ -357,7 +368,7 @@ best_validation_score_
             shuffle=shuffle, random_state=random_state, tol=tol, verbose=verbose, warm_start=warm_start,
             momentum=momentum, nesterovs_momentum=nesterovs_momentum, early_stopping=early_stopping,
             validation_fraction=validation_fraction, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change, max_fun=max_fun,
+            n_iter_no_change=n_iter_no_change, max_fun=max_fun, n_jobs=n_jobs, callbacks=callbacks,
         )  # fmt: skip
         self.loss = loss
 

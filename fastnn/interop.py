@@ -1,6 +1,7 @@
-"""Fitted models to scikit-learn and back: the same parameters, copies of what was learnt."""
+"""Fitted models to scikit-learn and back: the parameters that both know, copies of what was learnt."""
 
 import copy
+import inspect
 from typing import Any, Self, TypeVar
 
 from sklearn.base import ClassifierMixin
@@ -18,6 +19,10 @@ FITTED = (
     "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "n_features_in_", "feature_names_in_",
     "_label_binarizer", "_no_improvement_count",
 )  # fmt: skip
+
+
+# Parameters that scikit-learn does not have; all default to None.
+OWN_PARAMETERS = ("n_jobs", "callbacks")
 
 
 class SklearnExchange:
@@ -45,6 +50,16 @@ class SklearnExchange:
             If `model` is not scikit-learn's counterpart of this class.
         sklearn.exceptions.NotFittedError
             If it is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn import neural_network
+        >>> import fastnn
+        >>> X, y = [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0]
+        >>> theirs = neural_network.MLPRegressor(random_state=0, solver="lbfgs").fit(X, y)
+        >>> ours = fastnn.MLPRegressor.from_sklearn(theirs)
+        >>> bool(abs(ours.predict(X) - theirs.predict(X)).max() < 1e-9)
+        True
         """
         return from_sklearn(model, cls)
 
@@ -64,10 +79,19 @@ class SklearnExchange:
         ------
         sklearn.exceptions.NotFittedError
             If this estimator is not fitted.
+
+        Examples
+        --------
+        >>> import fastnn
+        >>> X, y = [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0]
+        >>> theirs = fastnn.MLPRegressor(random_state=0, solver="lbfgs").fit(X, y).to_sklearn()
+        >>> type(theirs).__module__.partition(".")[0]
+        'sklearn'
         """
         return to_sklearn(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = {**dict.fromkeys(OWN_PARAMETERS), **state}  # pickles from before them, or of scikit-learn, lack them
         # While scikit-learn is patched, its pickles come here; what it keeps for itself means nothing to fastnn.
         if "_sklearn_version" in state:
             state = {name: value for name, value in state.items() if name in FITTED or not name.startswith("_")}
@@ -101,7 +125,9 @@ def _name(cls: type) -> str:
 
 def _transcribed(model: Any, cls: type[Estimator]) -> Estimator:
     check_is_fitted(model, "coefs_")
-    twin = cls(**copy.deepcopy(model.get_params(deep=False)))
+    known = inspect.signature(cls).parameters
+    parameters = {name: value for name, value in model.get_params(deep=False).items() if name in known}
+    twin = cls(**copy.deepcopy(parameters))
     for name in FITTED:
         if hasattr(model, name):
             setattr(twin, name, copy.deepcopy(getattr(model, name)))

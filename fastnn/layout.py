@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnn.kernels import forward, products
 from fastnn.kernels import plan as P
-from fastnn.kernels import products
 from fastnn.kernels.optimizers import N_CONSTANTS
 from fastnn.kernels.simd import LINE, lanes
 from fastnn.kernels.team import state_size
@@ -243,3 +243,17 @@ class Workspace:
         self.plan[P.ENTRIES] = self.plan[P.BUCKETS] * len(self.layers)
         self.buckets = empty(int(self.plan[P.ENTRIES]) + size, np.int64)
         self.values = empty(size, self.layout.dtype)
+
+
+class ForwardWorkspace:
+    """The buffers and plans of one network for prediction on up to `n_threads` threads."""
+
+    def __init__(self, layout: Layout, activations: list[int], n_threads: int) -> None:
+        self.n_threads = n_threads
+        self.layers = np.zeros((len(layout.pairs), P.N_LAYER_FIELDS), np.int64)
+        self.layers[:, [P.N_IN, P.N_OUT]] = layout.pairs
+        self.layers[:, P.WEIGHTS] = layout.weight_offsets[:-1]
+        self.layers[:-1, P.ACTIVATION] = activations
+        ld = forward.leading_dimension_of.py_func(self.layers, layout.lanes)
+        self.scratch = empty(n_threads * forward.scratch_size.py_func(ld), layout.dtype)
+        self.team = empty(state_size(n_threads), np.int64)

@@ -53,12 +53,13 @@ def fashion_mnist_job(folder: str, epochs: int | None = None) -> Job:
     return Job("Fashion-MNIST", datasets.fashion_mnist(folder), (128,), 128, epochs or 3)
 
 
-def run(job: Job, repeats: int) -> str:
-    """Train with both libraries in turn, and return the comparison as text."""
+def run(job: Job, repeats: int, share: bool = False) -> str:
+    """Train with both libraries in turn, and return the comparison as text, or to `share` as Markdown."""
     with tqdm(total=(1 + repeats) * len(LIBRARIES), unit="fit", leave=False, disable=None) as bar:
         compile_time = _first_calls(job, bar)
         results = _timed_fits(job, repeats, bar)
-    return "\n".join([_headline(job, repeats), "", _table(job, results, compile_time), "", _verdict(results)])
+    table = (_markdown if share else _aligned)(_cells(job, results, compile_time))
+    return "\n".join([_headline(job, repeats), "", table, "", _verdict(results)])
 
 
 def _first_calls(job: Job, bar: Any) -> str:
@@ -117,7 +118,7 @@ def _headline(job: Job, repeats: int) -> str:
     )
 
 
-def _table(job: Job, results: dict[str, Result], compile_time: str) -> str:
+def _cells(job: Job, results: dict[str, Result], compile_time: str) -> list[list[str]]:
     threads = {"fastnn": fastnn.get_num_threads(), "scikit-learn": _blas_threads()}
     rows = [["", "training", "ratio", "epochs", "final loss", "test accuracy", "threads", "first call, apart"]]
     for library, result in results.items():
@@ -127,9 +128,17 @@ def _table(job: Job, results: dict[str, Result], compile_time: str) -> str:
             f"{result.model.score(job.data.X_test, job.data.y_test):.2%}", f"up to {threads[library]}",
             compile_time if library == "fastnn" else "-",
         ])  # fmt: skip
+    return rows
+
+
+def _aligned(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, lines, strict=True))
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
 
 
 def _blas_threads() -> int:

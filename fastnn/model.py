@@ -1,8 +1,10 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
 import contextlib
+import functools
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self, SupportsIndex
@@ -11,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import parallel, saving
-from fastnn.kernels import epoch
+from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
-from fastnn.layout import MAX_CAPACITY, SLACK, Layout, Workspace, empty
+from fastnn.layout import MAX_CAPACITY, SLACK, ForwardWorkspace, Layout, Workspace, empty
 from fastnn.rows import Examples, Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
@@ -27,16 +29,25 @@ FLOPS_PER_THREAD = 2_000_000
 FLOPS_PER_UPDATE = 32
 # Each thread has a scratch of its own; results are the same for any number.
 MOST_THREADS_PER_CORE = 4
-# Operations of one compiled call, some tenths of a second; between calls Python sees Ctrl-C.
-FLOPS_PER_CALL = 2e10
+# Prediction reads the weights, from L2 or beyond, which takes as long as the products of so many rows.
+ROWS_PER_READ = 6
+# Operations of the first of several compiled calls, some hundredths of a second, where a step stands for some beside
+# those of its products, and so does a row. Between calls Python sees Ctrl-C; how long the first took sets the others.
+FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
+SECONDS_PER_CALL = 0.1
+FLOPS_PER_FORWARD = 1e10  # about as long
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
 
 _spare_lock = threading.Lock()
-_BUFFERS = ("_layout", "_params", "_spare", "_nothing", "_no_rows")
+if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
+    os.register_at_fork(after_in_child=_spare_lock._at_fork_reinit)  # type: ignore[attr-defined]
+_BUFFERS = (
+    "_layout", "_params", "_spare", "_spare_forward", "_driver", "_most_alone", "_nothing", "_no_rows",
+)  # fmt: skip
 _NO_SETTINGS = np.zeros(0)
-_SERIAL: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+_SERIAL: contextlib.AbstractContextManager[int] = contextlib.nullcontext(1)
 
 
 class Epochs:
@@ -128,7 +139,7 @@ class MLP:
         self._activations = _checked_activations(activation, len(self.sizes) - 2)
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
-        self._output = output
+        self._output, self._output_code = output, OUTPUTS.index(output)
         self._dtype = _checked_dtype(dtype)
         rng = _checked_random_state(random_state)
         self._allocate()
@@ -140,6 +151,7 @@ class MLP:
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
         self._spare: dict[Any, Workspace] = {}
+        self._spare_forward: list[ForwardWorkspace] = []
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
 
     def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
@@ -287,18 +299,75 @@ class MLP:
         TypeError, ValueError
             If X or out is not as described; no kernel has run then.
         """
+        if type(X) is np.ndarray and X.dtype is self._dtype and X.flags.carray:  # quickly
+            if X.ndim == 2 and X.shape[1] == self._sizes[0]:
+                return self._forward(X, out, False)
+            if X.shape == self._sizes[:1]:
+                return self._forward(X.reshape(1, -1), out, True)
         one = isinstance(X, np.ndarray) and X.ndim == 1
         rows = Rows.of(X.reshape(1, -1) if one else X, self.sizes[0], self.dtype)
+        if not rows.sparse:
+            return self._forward(rows.dense.reshape(rows.n, self.sizes[0]), out, one)
         if out is None:
             out = np.empty((rows.n, self.sizes[-1]), self.dtype)
         else:
-            self._check_out(out, rows.n, 1 if one else 2)
-            if any(np.may_share_memory(part, out) for part in (rows.dense, rows.data, rows.indices, rows.indptr)):
-                raise ValueError("out must not share memory with X")
+            self._check_out(out, rows.n, one, rows.data, rows.indices, rows.indptr)
         if rows.n:
             unlabelled = Examples(rows, self._no_rows, self._nothing, self._nothing)
             self._run(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, _NO_EPOCHS, out=out.reshape(-1))
+        return out
+
+    def _forward(self, X: Array, out: Array | None, one: bool) -> Array:
+        """Return the outputs for a matrix, or for the one row of it without an axis of rows."""
+        n, alone = len(X), len(X) <= self._most_alone
+        if out is None:
+            out = np.empty((n, self._sizes[-1]), self._dtype)
+        else:
+            self._check_out(out, n, one, X)
+            out = out.reshape(n, self._sizes[-1])
+        n_threads = 1 if alone else self._threads_for(self._flops_of_forward(n), np.inf)
+        try:
+            work = self._spare_forward.pop()
+            if work.n_threads < n_threads:
+                raise IndexError
+        except IndexError:  # none yet, or other Python threads have them
+            work = ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
+        if alone:
+            self._driver(0, 1, self._output_code, X, work.layers, self._params, work.scratch, out, work.team)
+        else:
+            self._forward_in_calls(X, out, work, n_threads)
+        self._spare_forward.append(work)
         return out.reshape(-1) if one else out
+
+    def _forward_in_calls(self, X: Array, out: Array, work: ForwardWorkspace, n_threads: int) -> None:
+        """Call the engine, often enough that Ctrl-C need not wait long."""
+        forward.driver(self._dtype)  # not while CPUs are held
+        step = max(1, int(FLOPS_PER_FORWARD * ROWS_PER_READ / self._flops_of_forward(1)))
+        for start in range(0, len(X), step):
+            rows = slice(start, start + step)
+            arguments = (
+                n_threads, self._output_code, X[rows], work.layers, self._params, work.scratch, out[rows], work.team,
+            )  # fmt: skip
+            work.team[:] = 0
+            with parallel.Share(min(n_threads, parallel.numba_limit())) as n_running:
+                forward.launch(self._dtype, n_running, arguments, parallel.run_team)
+
+    @functools.cached_property
+    def _driver(self) -> Any:
+        return forward.driver(self._dtype)
+
+    def _flops_of_forward(self, n_rows: int) -> float:
+        """Operations that take as long as a forward pass, in which the weights are read at least once."""
+        return 2.0 * self._layout.n_weights * max(n_rows, ROWS_PER_READ)
+
+    @functools.cached_property
+    def _most_alone(self) -> int:
+        """Rows that one thread predicts as fast as two."""
+        rows = 2 * FLOPS_PER_THREAD / (self._flops_of_forward(1) / ROWS_PER_READ * self._dtype.itemsize / 4)
+        return int(rows) if rows > ROWS_PER_READ else 0
+
+    def _activation_codes(self) -> list[int]:
+        return [ACTIVATIONS.index(name) for name in self._activations]
 
     def loss_and_gradients(
         self, X: Any, y: Array, sample_weight: Array | None = None, alpha: float = 0.0
@@ -313,6 +382,14 @@ class MLP:
         sample_weight : array (n,), optional
         alpha : float >= 0, default 0
             The loss is (sum of weight * loss + alpha / 2 * sum of squared weights) / (sum of weight).
+
+        Examples
+        --------
+        >>> import numpy as np, fastnn
+        >>> net = fastnn.MLP((2, 3, 2), dtype="float64", random_state=0)
+        >>> loss, dw, db = net.loss_and_gradients(np.eye(2), np.array([0, 1]))
+        >>> [g.shape for g in dw], [g.shape for g in db]
+        ([(2, 3), (3, 2)], [(3,), (2,)])
         """
         gradients = empty(self._layout.n_params, self.dtype)
         data, penalty = self.flat_loss_and_gradient(self.examples(X, y, sample_weight), alpha, gradients)
@@ -359,8 +436,8 @@ class MLP:
 
         Notes
         -----
-        Ctrl-C takes effect between compiled calls, some tenths of a second apart but never within a batch, and leaves a
-        usable network.
+        Ctrl-C takes effect between compiled calls, about a tenth of a second apart but never within a batch, and leaves
+        a usable network.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a fastnn optimizer such as fastnn.Adam(), got {optimizer!r}")
@@ -388,10 +465,25 @@ class MLP:
         """
         self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, epochs, order, optimizer)
 
-    def epochs_per_call(self, examples: Examples, n_rows: int) -> int:
+    def epochs_per_call(self, examples: Examples, n_rows: int, batch_size: int) -> int:
         """How many epochs of so many rows go into one call of `train` before Python wants to be asked again."""
         flops = self._flops_of_step(epoch.TRAIN, examples.rows, n_rows)
+        flops += -(-n_rows // batch_size) * FLOPS_BESIDE_STEP + n_rows * FLOPS_BESIDE_ROW
         return max(1, int(min(FLOPS_PER_EPOCHS / flops, ROWS_PER_EPOCHS / n_rows)))
+
+    def train_part(
+        self, examples: Examples, optimizer: Optimizer, batch_size: int, order: Array | None, alpha: float,
+        first: int, stop: int, sums: tuple[float, float],
+    ) -> tuple[float, float]:  # fmt: skip
+        """Train on the rows [first, stop) of an epoch, from one batch's beginning to the beginning of another.
+
+        Return the sums of data loss and penalty over the rows so far, which before were `sums`; in the end they are, to
+        the bit, those of an epoch that is gone through at once.
+        """
+        epochs = Epochs(1)
+        epochs.result[:2] = sums
+        self._run(epoch.TRAIN, examples, stop, batch_size, alpha, epochs, order, optimizer, first=first)
+        return float(epochs.result[0]), float(epochs.result[1])
 
     @property
     def _owner(self) -> str:
@@ -424,6 +516,7 @@ class MLP:
         optimizer: Optimizer | None = None,
         gradients: Array | None = None,
         out: Array | None = None,
+        first: int = 0,
     ) -> None:
         """Call the engine, often enough that Ctrl-C need not wait long."""
         if finite_number("alpha", alpha) < 0:
@@ -432,7 +525,11 @@ class MLP:
         flops = self._flops_of_step(mode, X, batch_size)
         n_threads = self._threads_for(flops, flops * epochs.n * n_rows / batch_size)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
-        call_rows = max(1, int(FLOPS_PER_CALL / flops * batch_size / step)) * step
+        flops_of_row = flops / batch_size + FLOPS_BESIDE_STEP / step + FLOPS_BESIDE_ROW
+        call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / step)) * step
+        is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
+        if is_long:
+            epoch.prepare(self.dtype)  # not while CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
@@ -443,8 +540,10 @@ class MLP:
                 work.reserve(X.most_entries(work.capacity, order))
             if gradients is None and mode == epoch.TRAIN and batch_size > work.capacity:
                 gradients = work.gradients
-            for start in range(0, n_rows, call_rows):
-                stop = min(n_rows, start + call_rows)
+            stop = first
+            while stop < n_rows:
+                start, stop = stop, min(n_rows, stop + call_rows)
+                began = time.perf_counter()
                 work.team[:] = 0
                 arguments = (
                     n_threads, mode, start, stop, epochs.n, distance, batch_size,
@@ -456,13 +555,14 @@ class MLP:
                     self._nothing if out is None else out, work.identity, work.team,
                 )  # fmt: skip
                 try:
-                    with parallel.numba_threads(n_launched) if n_launched > 1 else _SERIAL:
-                        epoch.launch(self.dtype, n_launched, arguments)
+                    with parallel.Share(n_launched) if is_long else _SERIAL as n_running:
+                        epoch.launch(self.dtype, n_running, arguments, parallel.run_team)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     if optimizer:
                         optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)
                     if stop < n_rows:
                         epochs.result[-1] = 0
+                call_rows = rows_of_next_call(stop - start, step, time.perf_counter() - began)
         finally:
             self._give_back(key, work)
 
@@ -475,15 +575,14 @@ class MLP:
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
     def _threads_for(self, flops: float, flops_of_call: float) -> int:
-        """Threads that pay off for steps of so many operations, and 1 where a parallel region is not safe.
+        """Threads that pay off for steps of so many operations.
 
         A call wakes the other threads, which must save it as much as a step must again.
         """
         most = int(min(flops, flops_of_call / 2) * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
         if most <= 1:
             return 1
-        most = min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
-        return most if most > 1 and parallel.may_run_parallel() else 1
+        return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
 
     def _borrowed(self, batch_size: int, n_threads: int, sparse: bool) -> tuple[Any, Workspace]:
         """Take a workspace: a spare one, or a new one while another Python thread has it."""
@@ -491,8 +590,7 @@ class MLP:
         with _spare_lock:
             work = self._spare.pop(key, None)
         if work is None:
-            codes = [ACTIVATIONS.index(name) for name in self.activations]
-            work = Workspace(self._layout, codes, OUTPUTS.index(self.output), key[0], n_threads)
+            work = Workspace(self._layout, self._activation_codes(), self._output_code, key[0], n_threads)
         return key, work
 
     def _give_back(self, key: Any, work: Workspace) -> None:
@@ -503,14 +601,16 @@ class MLP:
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
-    def _check_out(self, out: Array, n: int, ndim: int) -> None:
-        expected = (self.sizes[-1],) if ndim == 1 else (n, self.sizes[-1])
+    def _check_out(self, out: Array, n: int, one: bool, *inputs: Array) -> None:
+        expected = (self.sizes[-1],) if one else (n, self.sizes[-1])
         if not is_plain(out) or out.dtype != self.dtype:
             raise TypeError(f"out must be a plain NumPy array of dtype {self.dtype}")
         if out.shape != expected:
             raise ValueError(f"out must have shape {expected}, got {out.shape}")
         if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
             raise ValueError("out must be C-contiguous, aligned and writeable")
+        if any(np.may_share_memory(part, out) for part in inputs):
+            raise ValueError("out must not share memory with X")
 
     def _checked_targets(self, y: Any, n: int) -> tuple[Array, Array]:
         """Return class indices and targets as the kernels take them, one of them empty."""
@@ -595,6 +695,11 @@ class MLP:
 
     def __repr__(self) -> str:
         return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
+
+
+def rows_of_next_call(rows: int, step: int, seconds: float) -> int:
+    """Return the rows, a multiple of `step`, of a compiled call that follows one of `rows` in so many seconds."""
+    return max(1, int(rows / step * min(8.0, SECONDS_PER_CALL / max(seconds, 1e-9)))) * step
 
 
 def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -4,11 +4,13 @@ import contextlib
 import contextvars
 import ctypes
 import functools
+import importlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numba
 
@@ -26,19 +28,52 @@ def set_num_threads(n: int) -> None:
     ------
     ValueError
         If `n` is not a positive integer.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> before = fastnn.get_num_threads()
+    >>> fastnn.set_num_threads(1)
+    >>> fastnn.get_num_threads()
+    1
+    >>> fastnn.set_num_threads(before)
     """
     global _chosen
     _chosen = _checked(n)
 
 
 def get_num_threads() -> int:
-    """Return the number of threads in force: `threads`, else `set_num_threads`, else `default_threads`."""
+    """Return the number of threads in force: that of `threads`, else of `set_num_threads`, else the default.
+
+    FASTNN_NUM_THREADS decides the default alone. Otherwise it is the smallest of: the CPUs this process may use, the
+    container's quota, NUMBA_NUM_THREADS, OMP_NUM_THREADS and SLURM_CPUS_PER_TASK.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> with fastnn.threads(3):
+    ...     fastnn.get_num_threads()
+    3
+    """
     return _within.get() or _chosen or default_threads()[0]
 
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Use `n` threads within a `with` block, in the Python thread that enters it."""
+    """Use `n` threads within a `with` block, in the Python thread that enters it.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not a positive integer.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn
+    >>> with fastnn.threads(1):
+    ...     fastnn.MLP((2, 2), random_state=0).forward(np.zeros((1, 2), "float32")).shape
+    (1, 2)
+    """
     token = _within.set(_checked(n))
     try:
         yield
@@ -54,10 +89,10 @@ def _checked(n: int) -> int:
 
 @functools.cache
 def default_threads() -> tuple[int, str]:
-    """Return the default number of threads and the reason for it.
+    """Return the default number of threads and the rule that decided.
 
-    FASTNN_NUM_THREADS decides alone. Otherwise the smallest of: the CPUs this process may use, the container's quota,
-    NUMBA_NUM_THREADS, OMP_NUM_THREADS and SLURM_CPUS_PER_TASK.
+    FASTNN_NUM_THREADS decides alone. Otherwise it is the smallest of: this machine's cores, or where the process may
+    not use all of its CPUs those that it may; NUMBA_NUM_THREADS, OMP_NUM_THREADS and SLURM_CPUS_PER_TASK.
 
     Raises
     ------
@@ -69,20 +104,45 @@ def default_threads() -> tuple[int, str]:
         if not own.isdecimal() or int(own) < 1:
             raise ValueError(f"FASTNN_NUM_THREADS must be a positive integer, got {own!r}")
         return int(own), "FASTNN_NUM_THREADS"
+    usable = _usable_cpus()
+    if usable[0] >= (os.cpu_count() or 1):
+        usable = (min(_physical_cores() or usable[0], usable[0]), "cores of this machine")
+    return _smallest([usable, *_asked_for()])
+
+
+@functools.cache
+def allowed_threads() -> int:
+    """Return the number of threads that all calls together may run: as by default, but with cores' second threads."""
+    return _smallest([_usable_cpus(), *_asked_for()])[0]
+
+
+def count_of_jobs(n_jobs: int) -> int:
+    """Return the number of threads that joblib's `n_jobs` asks for: -1 all that are allowed, -2 all but one, ..."""
+    if n_jobs > 0:
+        return n_jobs
+    own = "FASTNN_NUM_THREADS" in os.environ
+    return max(1, (default_threads()[0] if own else allowed_threads()) + 1 + n_jobs)
+
+
+def _smallest(limits: list[tuple[int, str]]) -> tuple[int, str]:
+    return min(limits, key=lambda limit: limit[0])
+
+
+def _usable_cpus() -> tuple[int, str]:
     limits = [(_affinity(), "CPUs this process may use")]
     quota = _cgroup_quota()
     if quota is not None:
         limits.append((quota, "the container's CPU quota"))
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
-        value = _from_environment(name)
-        if value is not None:
-            limits.append((value, name))
-    return min(limits, key=lambda limit: limit[0])
+    return _smallest([*limits, *_from_environment("LOKY_MAX_CPU_COUNT")])
 
 
-def _from_environment(name: str) -> int | None:
-    value = os.environ.get(name, "").split(",")[0]
-    return int(value) if value.isdecimal() and int(value) > 0 else None
+def _asked_for() -> list[tuple[int, str]]:
+    return _from_environment("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK")
+
+
+def _from_environment(*names: str) -> list[tuple[int, str]]:
+    values = [(os.environ.get(name, "").split(",")[0].strip(), name) for name in names]
+    return [(int(value), name) for value, name in values if value.isdecimal() and int(value) > 0]
 
 
 def _affinity() -> int:
@@ -91,19 +151,132 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Whole CPUs of the container's quota, cgroup version 2 or 1; None where there is none."""
-    try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()
+def _physical_cores(root: Path = Path("/")) -> int | None:
+    """Return the number of cores, None where it cannot be found out; a second thread on a core is of little help."""
+    if sys.platform != "linux":
+        import joblib
+
+        return int(joblib.cpu_count(only_physical_cores=True))
+    # There joblib runs a program, which takes longer than all the rest.
+    siblings = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
+    return len({text for text in map(_text_of, siblings) if text}) or None
+
+
+def _cgroup_quota(root: Path = Path("/")) -> int | None:
+    """Whole CPUs of the tightest quota on the way to this process's control group, version 2 or 1; None without one."""
+    quotas = []
+    for line in _text_of(root / "proc/self/cgroup").splitlines() or ["0::/"]:
+        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if number == "0":
+            mounts, read = ["", "unified"], _quota_v2
+        elif "cpu" in controllers.split(","):
+            mounts, read = ["cpu", controllers], _quota_v1
         else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
-    except (OSError, ValueError):
-        return None
+            continue
+        # In a container its own group may be what is mounted, wherever it is on the host.
+        inner = PurePosixPath(path.lstrip("/"))
+        groups = [root / "sys/fs/cgroup" / mount / group for mount in mounts for group in (inner, *inner.parents)]
+        quotas += [quota for quota in map(read, groups) if quota]
+    return min(quotas, default=None)
+
+
+def _quota_v2(group: Path) -> int | None:
+    quota, _, period = _text_of(group / "cpu.max").partition(" ")
+    return _whole_cpus(quota, period)
+
+
+def _quota_v1(group: Path) -> int | None:
+    return _whole_cpus(_text_of(group / "cpu.cfs_quota_us"), _text_of(group / "cpu.cfs_period_us"))
+
+
+def _whole_cpus(quota: str, period: str) -> int | None:
     if not (quota.isdecimal() and period.isdecimal() and int(period) > 0):
         return None  # "max" or -1: no limit
     return max(1, -(-int(quota) // int(period)))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+# -- the budget: CPUs shared out among the Python threads of this process ----------------------------------------------
+
+MOST_WAITING = 10.0  # seconds; calls take some tenths of one, what is held longer was left by an interrupted one
+LOOKS_APART = 0.0005
+
+
+class Budget:
+    """How many threads each Python thread has in a compiled call, that together they are no more than allowed.
+
+    A call that is alone gets what it asks for; beside others it gets what they leave, itself at least. While others
+    have more threads than themselves and no CPU is left it waits, for they end soon and then leave room.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+        self.most = 0  # threads that have run at once
+
+    def forget(self) -> None:
+        """Start anew, as a forked child must: the threads that held something are not there."""
+        self._lock = threading.Lock()
+        self._held: dict[int, int] = {}  # by Python thread; 0 of one that waits
+
+    def take(self, wanted: int) -> int:
+        """Return the number of threads that the calling Python thread may now run, itself included."""
+        me, deadline = threading.get_ident(), 0.0
+        while True:
+            with self._lock:
+                self._held.pop(me, None)
+                is_late = deadline and time.monotonic() > deadline
+                if is_late:
+                    self._held.clear()
+                n = self._free(wanted) if self._held else wanted
+                self._held[me] = n
+                if n:
+                    self.most = max(self.most, sum(self._held.values()))
+                    return n
+            deadline = deadline or time.monotonic() + MOST_WAITING
+            time.sleep(LOOKS_APART)
+
+    def _free(self, wanted: int) -> int:
+        """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
+        numbers = self._held.values()
+        n_waiting, running = sum(not n for n in numbers), sum(numbers)
+        if running >= allowed_threads() and running > len(numbers) - n_waiting:  # a team, which ends soon
+            return 0
+        return max(1, min(wanted, allowed_threads() - running - n_waiting))
+
+    def give_back(self) -> None:
+        """Leave to others what this Python thread holds."""
+        self._held.pop(threading.get_ident(), None)
+
+
+budget = Budget()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=budget.forget)
+
+
+class Share:
+    """Within a `with` block: this Python thread's share of the CPUs, of `wanted` threads as many as are free."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
+
+    def __enter__(self) -> int:
+        try:
+            return budget.take(self.wanted)
+        except BaseException:
+            budget.give_back()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        budget.give_back()
+
+
+# -- threading layers --------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -145,20 +318,77 @@ def _small_region() -> Callable[[], int]:
     return region  # type: ignore[no-any-return]
 
 
-def may_run_parallel() -> bool:
-    """Whether a parallel region is safe here: always with TBB, else only in the main thread of the first process."""
-    return _layer_is_tbb() or (threading.current_thread() is threading.main_thread() and os.getpid() == _imported_in)
+def run_team(n_threads: int, region: Callable[[], None], one: Callable[[int], None]) -> None:
+    """Run `one(thread)` for each of `n_threads` numbers at once: by `region`, which Numba runs, where that is safe."""
+    if _is_region_safe():
+        with NumbaThreads(n_threads):
+            region()
+    else:
+        _run_in_threads(n_threads, one)
 
 
-def _layer_is_tbb() -> bool:
-    """Whether Numba runs on TBB, or will once a first region starts."""
-    found = load_tbb()
+def _is_region_safe() -> bool:
+    """Whether a parallel region of Numba's may run here and now, whatever other threads and forked children do.
+
+    TBB alone takes regions from several Python threads at once. OpenMP does not live through a fork, and TBB not
+    always. The workqueue ends the process when two threads enter it, one of which may be the user's.
+    """
+    layer, is_first_process = _layer(), os.getpid() == _imported_in
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return is_first_process and (layer == "tbb" or (layer == "omp" and in_main_thread))
+
+
+def _run_in_threads(n_threads: int, call: Callable[[int], None]) -> None:
+    """Call `call(thread)` in this thread and, for the other `n_threads` - 1 numbers, in Python threads of their own.
+
+    Where the system starts no more threads the team does without: those that it has do all the work.
+    """
+    others = [threading.Thread(target=call, args=[thread], daemon=True) for thread in range(1, n_threads)]
     try:
-        return bool(numba.threading_layer() == "tbb")
+        with contextlib.suppress(RuntimeError):
+            for other in others:
+                other.start()
+        call(0)
+    finally:
+        _join(others)
+
+
+def _join(others: list[threading.Thread]) -> None:
+    """Wait for threads, which end soon; Ctrl-C takes effect afterwards, as they use the caller's memory."""
+    interrupt = None
+    for other in others:
+        while other.is_alive():
+            try:
+                other.join()
+            except KeyboardInterrupt as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _layer() -> str:
+    """Return the threading layer that Numba runs on, or will once a first region starts; "" where there is none."""
+    load_tbb()
+    try:
+        return str(numba.threading_layer())
     except ValueError:
-        asked, priority = numba.config.THREADING_LAYER, numba.config.THREADING_LAYER_PRIORITY
-        asks_for_tbb = asked in ("tbb", "safe", "threadsafe", "forksafe") or (asked, priority[0]) == ("default", "tbb")
-        return found and asks_for_tbb
+        return _expected_layer()
+
+
+@functools.cache
+def _expected_layer() -> str:
+    asked = str(numba.config.THREADING_LAYER).lower()
+    safe = {"safe": ["tbb"], "threadsafe": ["tbb", "omp"], "forksafe": ["tbb", "workqueue"]}
+    candidates = numba.config.THREADING_LAYER_PRIORITY if asked == "default" else safe.get(asked, [asked])
+    return next(filter(_is_there, candidates), "")
+
+
+def _is_there(layer: str) -> bool:
+    try:
+        importlib.import_module("numba.np.ufunc." + {"tbb": "tbbpool", "omp": "omppool"}.get(layer, layer))
+    except ImportError:
+        return False
+    return True
 
 
 def numba_limit() -> int:
@@ -166,12 +396,20 @@ def numba_limit() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)
 
 
-@contextlib.contextmanager
-def numba_threads(n: int) -> Iterator[None]:
-    """Let Numba use `n` threads, as far as it has them, and restore its number afterwards."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(n, numba_limit()))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+class NumbaThreads:
+    """Let Numba use `n` threads, as far as it has them, and restore its number afterwards.
+
+    Where it has no more the number is left as it is, which saves microseconds: a team does with fewer threads.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n if n < numba_limit() else None
+
+    def __enter__(self) -> None:
+        if self.n:
+            self.before = numba.get_num_threads()
+            numba.set_num_threads(self.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self.n:
+            numba.set_num_threads(self.before)

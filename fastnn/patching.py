@@ -27,7 +27,17 @@ def patch_sklearn() -> None:
 
 
 def unpatch_sklearn() -> None:
-    """Give `sklearn.neural_network` its own classes back, the very same objects; nothing where it has them."""
+    """Give `sklearn.neural_network` its own classes back, the very same objects; nothing where it has them.
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> fastnn.patch_sklearn()
+    >>> fastnn.unpatch_sklearn()
+    >>> from sklearn.neural_network import MLPClassifier
+    >>> MLPClassifier is fastnn.MLPClassifier
+    False
+    """
     _install(ORIGINALS)
 
 

@@ -45,12 +45,20 @@ def _is_curve(value: Any) -> bool:
     return type(value) is list and all(map(_is_number, value))
 
 
+def _is_history(value: Any) -> bool:
+    """Whether these are columns of one length, the losses among them."""
+    if type(value) is not dict or "loss" not in value or not all(map(_is_curve, value.values())):
+        return False
+    return len({len(column) for column in value.values()}) == 1
+
+
 # Fitted attributes in the file and what each may be. The others follow from the network.
 FITTED: dict[str, Callable[[Any], bool]] = {
     "n_iter_": _is_count,
     "t_": _is_count,
     "loss_": _is_number,
     "loss_curve_": _is_curve,
+    "history_": _is_history,
     "best_loss_": lambda value: value is None or _is_number(value),
     "validation_scores_": lambda value: value is None or _is_curve(value),
     "best_validation_score_": lambda value: value is None or _is_number(value),
@@ -83,7 +91,9 @@ def save(path: str | os.PathLike[str], model: Any, net: Any) -> None:
     if model is not net:
         advice = "change it by set_params, or pickle the model"
         config["parameters"] = {
-            name: _encoded(value, name, advice) for name, value in model.get_params(deep=False).items()
+            name: _encoded(value, name, advice)
+            for name, value in model.get_params(deep=False).items()
+            if name != "callbacks"  # what watched the training is no part of the model
         }
         advice = "fit to labels that are strings, integers, floats or bools, or pickle the model"
         config["fitted"] = {
@@ -130,7 +140,7 @@ def _class_name(model: Any) -> str:
 
 
 def _encoded(value: Any, name: str, advice: str) -> Any:
-    """Return a value as JSON has it; tuples, arrays and numbers that are not finite are marked by a dictionary."""
+    """Return a value as JSON has it; all that it does not have, and dictionaries, are marked by a dictionary."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -140,6 +150,8 @@ def _encoded(value: Any, name: str, advice: str) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_encoded(item, name, advice) for item in value]
         return {"tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, dict):
+        return {"dict": {key: _encoded(item, name, advice) for key, item in value.items()}}
     is_known = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in _TYPES
     if is_known and (value.dtype != object or all(isinstance(item, str) for item in value)):
         return {"array": _encoded(value.tolist(), name, advice), "dtype": value.dtype.str}
@@ -314,6 +326,8 @@ def _decoded(value: Any) -> Any:
             return float(text)
         case {"tuple": list() as items}:
             return tuple(_decoded(items))
+        case {"dict": dict() as items}:
+            return {key: _decoded(item) for key, item in items.items()}
         case {"array": list() as items, "dtype": str() as dtype}:
             return _array(_decoded(items), dtype)
         case dict():

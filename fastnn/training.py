@@ -6,15 +6,19 @@ The rules are scikit-learn's, down to the lines they print; nothing here needs s
 import dataclasses
 import enum
 import sys
+import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import callbacks
+from fastnn.callbacks import Fit
+from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam
-from fastnn.model import MLP, Epochs
-from fastnn.rows import Examples
+from fastnn.model import MLP, Epochs, rows_of_next_call
+from fastnn.rows import Examples, check_range
 
 Array = npt.NDArray[Any]
 Say = Callable[[str], None]
@@ -28,6 +32,7 @@ class Outcome(enum.Enum):
 
     CONVERGED = enum.auto()
     EXHAUSTED = enum.auto()
+    PAUSED = enum.auto()
     INTERRUPTED = enum.auto()
     DIVERGED = enum.auto()
 
@@ -106,6 +111,12 @@ class Plateau:
     def finish(self) -> None:
         """End the training."""
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.count = state["best"], state["count"]
+
 
 @dataclasses.dataclass
 class LossPlateau(Plateau):
@@ -149,6 +160,21 @@ class ScorePlateau(Plateau):
     def finish(self) -> None:
         self.net.restore(self._best_parameters)
 
+    def state_dict(self) -> dict[str, Any]:
+        current = self.net.snapshot()
+        self.net.restore(self._best_parameters)
+        best = {"weights": list(self.net.weights), "biases": list(self.net.biases)}
+        self.net.restore(current)
+        return {**super().state_dict(), "scores": self.scores, **best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.scores[:] = state["scores"]
+        current = self.net.snapshot()
+        self.net.weights, self.net.biases = state["weights"], state["biases"]
+        self._best_parameters = self.net.snapshot()
+        self.net.restore(current)
+
     def __str__(self) -> str:
         return f"Validation score did not improve more than tol={self.tol:f} for {self.patience} consecutive epochs."
 
@@ -156,18 +182,13 @@ class ScorePlateau(Plateau):
 # -- epochs -----------------------------------------------------------------------------------------------------------
 
 
-class Watcher(Protocol):
-    """Is told of each epoch."""
-
-    def on_epoch_begin(self) -> None: ...
-
-    def on_epoch_end(self) -> bool:
-        """Return whether to end the training."""
-
-
 @dataclasses.dataclass
 class Training:
-    """A network in training: the settings of its epochs and the record of those it has gone through."""
+    """A network in training: the settings of its epochs and the record of those it has gone through.
+
+    `history` has the losses of `loss_curve`, rates and times of each epoch, those of earlier fits too; `rows_done` and
+    `sums` are the rows gone through in an epoch that is not over, and their losses.
+    """
 
     net: MLP
     optimizer: SGD | Adam
@@ -178,67 +199,96 @@ class Training:
     shuffle: bool
     random_state: np.random.RandomState
     verbose: bool | int
-    loss_curve: list[float]
+    history: dict[str, list[float]]
     n_rows_seen: int
     store: Callable[["Training"], None]
-    watcher: "Watcher | None" = None
+    fit: Fit | None = None
     n_epochs: int = 0
+    order: Array | None = None
+    rows_done: int = 0
+    sums: tuple[float, float] = (0.0, 0.0)
+    is_over: bool = False
+    failure: tuple[int, int] | None = None
+    has_finite_end: bool = True
+
+    def __post_init__(self) -> None:
+        self.loss_curve = self.history["loss"]
+        self._rows_of_call = self.batch_size
+        if self.fit is not None:
+            self.fit.net, self.fit.optimizer, self.fit.history = self.net, self.optimizer, self.history
+            self.fit.state = self.state_dict
 
     def run(self, examples: Examples, rows: Array | None, max_epochs: int) -> Outcome:
-        """Train on `rows` of the examples, or all of them: to the plateau, `max_epochs`, Ctrl-C or the watcher's word.
+        """Train on `rows` of the examples, or all of them: to the plateau, `max_epochs`, Ctrl-C or a callback's word.
 
-        Whatever ends it, an error of the watcher too, the network is usable, and the record goes to `store`.
+        Whatever ends it, an error of a callback too, the network is usable, and the record goes to `store`.
         """
         n_rows = examples.rows.n if rows is None else len(rows)
-        order = np.arange(n_rows) if rows is None and self.shuffle else rows
-        most = self.net.epochs_per_call(examples, n_rows)
+        if self.order is None:
+            self.order = np.arange(n_rows) if rows is None and self.shuffle else rows
+        most, rewind = self.net.epochs_per_call(examples, n_rows, self.batch_size), Rewind(self, n_rows, max_epochs)
         try:
-            while self.n_epochs < max_epochs:
-                if self.watcher:
-                    self.watcher.on_epoch_begin()
-                n = min(most, max_epochs - self.n_epochs, self._undisturbed_epochs())
-                order, is_over = self._epochs(examples, n_rows, order, n)
-                if self._is_stopped_by_watcher() or is_over:
-                    return Outcome.CONVERGED
-                if not np.isfinite(self.loss_curve[-1]) and not self.net.is_finite():
-                    return Outcome.DIVERGED
+            while self.n_epochs < max_epochs and not self.is_over:
+                rewind.note()
+                if self.fit is None:
+                    self._epochs(examples, n_rows, min(most, max_epochs - self.n_epochs, self._undisturbed_epochs()))
+                elif not self._epoch_in_parts(self.fit, examples, n_rows):
+                    break
+                if not rewind.is_finite():
+                    return self._diverged(rewind, examples)
+                if self.fit is not None and self._is_ended_by(self.fit):
+                    break
+            if not self.net.is_finite():
+                return self._diverged(rewind, examples)
         except KeyboardInterrupt:
-            return Outcome.INTERRUPTED
+            return Outcome.INTERRUPTED if self.net.is_finite() else self._diverged(rewind, examples)
         finally:
             self.plateau.finish()
+            callbacks.fill(self.history)
             self.store(self)
-        return Outcome.EXHAUSTED
+        return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        if self.is_over:
+            return Outcome.CONVERGED
+        return Outcome.PAUSED if self.fit is not None and self.fit.is_paused else Outcome.EXHAUSTED
+
+    def _diverged(self, rewind: Rewind, examples: Examples) -> Outcome:
+        self.has_finite_end = self.net.is_finite()
+        self.failure = rewind.find(examples)
+        return Outcome.DIVERGED
+
+    def _is_ended_by(self, fit: Fit) -> bool:
+        self.store(self)  # what callbacks look at
+        fit.epoch = self.n_epochs
+        ended = fit.end_epoch(self.is_over)
+        self.is_over = fit.is_over
+        return ended
+
+    # -- epochs in one call -----------------------------------------------------------------------------------------
 
     def _undisturbed_epochs(self) -> int:
         """Return how many epochs can be gone through before there is anything to do between two of them."""
-        if self.watcher or self.verbose or self.schedule.changes_each_epoch:
-            return 1
-        return self.plateau.n_before_reached
+        return 1 if self.verbose or self.schedule.changes_each_epoch else self.plateau.n_before_reached
 
-    def _is_stopped_by_watcher(self) -> bool:
-        if self.watcher is None:
-            return False
-        self.store(self)  # what the watcher looks at
-        return self.watcher.on_epoch_end()
-
-    def _epochs(self, examples: Examples, n_rows: int, order: Array | None, n: int) -> tuple[Array | None, bool]:
-        """Go through up to `n` epochs after that of `order`; return the order of the last one, and whether to stop."""
+    def _epochs(self, examples: Examples, n_rows: int, n: int) -> None:
+        """Go through up to `n` epochs."""
+        began, order = time.perf_counter(), self.order
         epochs, state = Epochs(n), self.random_state.get_state() if n > 1 else None
-        orders = self._shuffled(order, n)
-        is_over = False
+        orders = self.shuffled(order, n)
         try:
             self.net.train(examples, n_rows, self.optimizer, self.batch_size, orders, self.alpha, epochs)
         finally:
-            for data, penalty in epochs.means(n_rows):
-                is_over = self._after_epoch(sklearn_loss(self.net, data, penalty), n_rows)
             done = epochs.n_done
+            for data, penalty in epochs.means(n_rows):
+                self._after_epoch(data, penalty, n_rows, (time.perf_counter() - began) / done)
             if done < n and state is not None:  # as if the orders of the others had never been drawn
                 self.random_state.set_state(state)
-                self._shuffled(order, done)
-        last = order if orders is None or not self.shuffle else orders[(done - 1) * n_rows : done * n_rows]
-        return last, is_over
+                self.shuffled(order, done)
+        if orders is not None and self.shuffle:
+            self.order = orders[(done - 1) * n_rows : done * n_rows]
 
-    def _shuffled(self, order: Array | None, n: int) -> Array | None:
+    def shuffled(self, order: Array | None, n: int = 1) -> Array | None:
         """Return the orders of `n` epochs, one after the other."""
         if order is None or not self.shuffle:
             return order
@@ -248,25 +298,118 @@ class Training:
             orders[i] = order = order[self.random_state.permutation(len(order))]
         return orders.reshape(-1)
 
-    def _after_epoch(self, loss: float, n_rows: int) -> bool:
-        """Take note of an epoch; return whether it is the last."""
+    def _after_epoch(self, data: float, penalty: float, n_rows: int, seconds: float) -> None:
+        """Take note of an epoch and its mean losses, and of whether it is the last."""
+        loss = sklearn_loss(self.net, data, penalty)
         self.n_epochs += 1
         self.n_rows_seen += n_rows
         self.loss_curve.append(loss)
+        self.history["learning_rate"].append(self.optimizer.learning_rate)
+        self.history["seconds"].append(seconds)
         self._say(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
         self.plateau.update(loss, self._say)
+        if isinstance(self.plateau, ScorePlateau):
+            callbacks.log(self.history, "validation_score", self.plateau.scores[-1])
         self.schedule.on_epoch_end(self.optimizer, self.n_rows_seen)
         if not self.plateau.is_reached:
-            return False
-        is_over, action = self.schedule.on_plateau(self.optimizer)
+            return
+        self.is_over, action = self.schedule.on_plateau(self.optimizer)
         self._say(f"{self.plateau} {action}")
-        if not is_over:
+        if not self.is_over:
             self.plateau.count = 0
-        return is_over
+
+    # -- an epoch in parts ------------------------------------------------------------------------------------------
+
+    def _epoch_in_parts(self, fit: Fit, examples: Examples, n_rows: int) -> bool:
+        """Go through an epoch, and return whether it came to its end: a callback can break it off."""
+        began = time.perf_counter()
+        fit.epoch, fit.n_batches = self.n_epochs, -(-n_rows // self.batch_size)
+        if not self.rows_done:
+            self.order = self.shuffled(self.order)
+            fit.begin_epoch()
+        while self.rows_done < n_rows:
+            self._part(fit, examples, n_rows)
+            is_last = self.rows_done == n_rows
+            if fit.is_told_of_batches or not is_last:
+                self.store(self)
+            if fit.end_part(is_last) and not is_last:
+                self.is_over = fit.is_over
+                return False
+        (data, penalty), self.rows_done, self.sums = self.sums, 0, (0.0, 0.0)
+        self._after_epoch(data / n_rows, penalty / n_rows, n_rows, time.perf_counter() - began)
+        return True
+
+    def _part(self, fit: Fit, examples: Examples, n_rows: int) -> None:
+        """Train on a batch if callbacks are told of each, else for as long as Ctrl-C may wait."""
+        began, first = time.perf_counter(), self.rows_done
+        stop = min(n_rows, first + (self.batch_size if fit.is_told_of_batches else self._rows_of_call))
+        self.sums = self.net.train_part(
+            examples, self.optimizer, self.batch_size, self.order, self.alpha, first, stop, self.sums
+        )
+        self.rows_done, fit.batch = stop, -(-stop // self.batch_size)
+        self._rows_of_call = rows_of_next_call(stop - first, self.batch_size, time.perf_counter() - began)
 
     def _say(self, line: str) -> None:
         if self.verbose:
             print(line)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the training depends on, as numbers, arrays, and lists and dicts of them."""
+        assert self.fit is not None
+        return {
+            "weights": list(self.net.weights),
+            "biases": list(self.net.biases),
+            "optimizer": {
+                "settings": dataclasses.asdict(self.optimizer),
+                "steps": self.optimizer.steps,
+                "moments": self.net.moments_by_layer(self.optimizer),
+            },
+            "schedule": dataclasses.asdict(self.schedule),
+            "plateau": self.plateau.state_dict(),
+            "random_state": self.random_state.get_state(legacy=False),
+            "order": self.order if self.shuffle else None,
+            "n_epochs": self.n_epochs,
+            "n_rows_seen": self.n_rows_seen,
+            "rows_done": self.rows_done,
+            "sums": self.sums,
+            "history": self.history,
+            "is_over": self.fit.is_over,
+            "callbacks": [callback.state_dict() for callback in self.fit.stateful],
+        }
+
+    def load_state_dict(self, state: dict[str, Any], n_rows: int, n_in_epoch: int) -> None:
+        """Go on from a state; an epoch goes through `n_in_epoch` of `n_rows` rows.
+
+        Raises
+        ------
+        ValueError
+            If the state is not one of such a training: the kernels would read beyond the rows.
+        """
+        assert self.fit is not None
+        order, rows_done = state["order"], state["rows_done"]
+        if (order is not None) != self.shuffle or rows_done not in range(0, n_in_epoch, self.batch_size):
+            raise ValueError("the checkpoint has another way through the rows")
+        if order is not None:
+            if order.shape != (n_in_epoch,) or order.dtype != np.int64:
+                raise ValueError(f"the checkpoint's order must be {n_in_epoch} integers")
+            check_range("the checkpoint's order", order, n_rows)
+        self.net.weights, self.net.biases = state["weights"], state["biases"]
+        optimizer = state["optimizer"]
+        vars(self.optimizer).update(optimizer["settings"], steps=optimizer["steps"])
+        self.net.set_moments(self.optimizer, optimizer["moments"])
+        vars(self.schedule).update(state["schedule"])
+        self.plateau.load_state_dict(state["plateau"])
+        self.random_state.set_state(state["random_state"])
+        self.order, self.rows_done, self.sums = order, rows_done, tuple(state["sums"])
+        self.n_epochs, self.n_rows_seen, self.is_over = state["n_epochs"], state["n_rows_seen"], state["is_over"]
+        self.history.clear()
+        self.history.update(state["history"])
+        self.loss_curve = self.history["loss"]
+        self.fit.epoch, self.fit.is_over = self.n_epochs, self.is_over
+        for callback, its in zip(self.fit.stateful, state["callbacks"], strict=True):
+            callback.load_state_dict(its)
 
 
 def sklearn_loss(net: MLP, data: float, penalty: float) -> float:

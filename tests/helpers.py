@@ -5,7 +5,9 @@ import reference
 import scipy.sparse
 
 import fastnn
+from fastnn import interop
 
+OWN_PARAMETERS = set(interop.OWN_PARAMETERS)
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 
@@ -78,3 +80,8 @@ def check_against_reference(net, X, T, y=None, sample_weight=None, alpha=0.0):
 def bits(net):
     """The parameters as bytes."""
     return [p.tobytes() for p in [*net.weights, *net.biases]]
+
+
+def shared_parameters(model):
+    """The parameters that scikit-learn's estimator has as well."""
+    return {name: value for name, value in model.get_params().items() if name not in OWN_PARAMETERS}

@@ -23,6 +23,7 @@ SIGNATURE = types.void(types.float64, types.float64[::1])
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(jit, "cache_folders", lambda: [tmp_path])
     return tmp_path
 
 

@@ -1,6 +1,7 @@
 """scikit-learn's checks of an estimator's conventions."""
 
 import pytest
+from helpers import shared_parameters
 from sklearn import neural_network as sklearn_nn
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn_versions import counts, parametrize_with_checks
@@ -48,7 +49,7 @@ def test_every_check_passes(estimator, check):
 
 @parametrize_with_checks(OTHERS)
 def test_passes_whatever_sklearns_class_passes(estimator, check):
-    theirs = getattr(sklearn_nn, type(estimator).__name__)(**estimator.get_params())
+    theirs = getattr(sklearn_nn, type(estimator).__name__)(**shared_parameters(estimator))
     try:
         check(estimator)
     except Exception as error:

@@ -47,7 +47,7 @@ def test_info_names_what_decides_the_speed():
     assert lines["fastnn"] == fastnn.__version__
     assert lines["numpy"] == np.__version__
     assert lines["threads"] == "1 (FASTNN_NUM_THREADS)"
-    assert lines["threading layer"] in ("tbb", "omp", "workqueue")
+    assert lines["threading layer"].split(";")[0] in ("tbb", "omp", "workqueue")
     assert lines["CPU"]
     assert os.path.expanduser("~") not in done.stdout
 
@@ -88,6 +88,20 @@ def test_bench_compares_on_digits():
     check_table(done.stdout)
     assert "Warning" not in done.stderr
     assert "fit/s" not in done.stderr  # the progress bar is for terminals
+
+
+def test_bench_prints_markdown_to_share():
+    done = run("bench", "--epochs", "2", "--repeats", "1", "--share")
+    assert done.returncode == 0, done.stderr
+    table, machine = done.stdout.split("```text\n")
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
+    assert [row[0].strip() for row in rows] == ["", "---", "fastnn", "scikit-learn"]
+    assert {len(row) for row in rows} == {8}
+    assert float(rows[2][4]) == pytest.approx(float(rows[3][4]), rel=1e-3)
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in machine.removesuffix("\n```\n").splitlines())
+    assert list(lines) == [name for name, _ in info.machine()]
+    assert "(" in lines["threads"]  # the number, and why
+    assert lines["threading layer"] in ("tbb", "omp", "workqueue")
 
 
 def test_bench_compares_on_idx_files(folder):

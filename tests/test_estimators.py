@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import OWN_PARAMETERS
 from parity_grid import PROBLEMS, data, fit_both
 from scipy import sparse
 from sklearn import neural_network as sklearn_nn
@@ -312,9 +313,11 @@ def test_unlabelled_targets_are_refused():
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
 def test_signature_is_that_of_sklearn(name):
     ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (fastnn, sklearn_nn))
-    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+    assert [(p.name, p.kind, p.default) for p in ours.values() if p.name not in OWN_PARAMETERS] == [
         (p.name, p.kind, p.default) for p in theirs.values()
     ]
+    assert set(list(ours)[len(theirs) :]) == OWN_PARAMETERS
+    assert all(ours[name].default is None for name in OWN_PARAMETERS)
 
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
@@ -323,7 +326,7 @@ def test_constraints_are_those_of_sklearn(name):
         {parameter: [str(make_constraint(each)) for each in allowed] for parameter, allowed in constraints.items()}
         for constraints in (getattr(module, name)._parameter_constraints for module in (fastnn, sklearn_nn))
     )
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() == theirs.keys() | OWN_PARAMETERS
     for parameter, allowed in theirs.items():
         assert sorted(map(sorted, ours[parameter])) == sorted(map(sorted, allowed)), parameter
 

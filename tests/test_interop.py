@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import shared_parameters
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -69,7 +70,7 @@ def same(ours, theirs):
 
 
 def assert_same_state(ours, theirs):
-    assert ours.get_params() == theirs.get_params()
+    assert shared_parameters(ours) == shared_parameters(theirs)
     for name in FITTED:
         assert hasattr(ours, name) == hasattr(theirs, name), name
         if hasattr(theirs, name):
@@ -127,7 +128,9 @@ def test_every_parameter_goes_along():
     }  # fmt: skip
     theirs = MLPClassifier(**parameters).fit(X, LABELS)
     assert set(parameters) == set(theirs.get_params())
-    assert exchanged(theirs).get_params() == exchanged(theirs).to_sklearn().get_params() == parameters
+    ours = exchanged(theirs)
+    assert shared_parameters(ours) == ours.to_sklearn().get_params() == parameters
+    assert ours.set_params(n_jobs=1).to_sklearn().get_params() == parameters
 
 
 def test_feature_names():

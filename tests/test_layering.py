@@ -17,12 +17,14 @@ NAMES = [str(source.relative_to(PACKAGE)) for source in SOURCES]
 ALLOWED = {
     "sklearn": {
         "base.py", "estimators.py", "interop.py", "splitting.py", "patching.py", "main_job.py", "datasets.py",
+        "callbacks.py",
     },
     "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
     "safetensors": {"saving.py"},
 }  # fmt: skip
 # patching -> estimators -> base -> training, lbfgs -> model -> layout, parallel, rows -> kernels; within the kernels
-# down to jit and plan. interop and splitting know scikit-learn, and nothing of fastnn: so they stand at the bottom.
+# down to jit and plan; beside the model stand callbacks. interop and splitting know
+# scikit-learn, and nothing of fastnn: so they stand at the bottom, as do the files that know neither.
 # So does saving, which asks the package for the class that a file names.
 LAYERS = [
     {"patching"},
@@ -30,16 +32,18 @@ LAYERS = [
     {"base"},
     {"fitted"},
     {"training", "lbfgs"},
-    {"model"},
-    {"layout", "parallel", "rows", "plain"},
-    {"kernels.epoch"},
+    {"divergence"},
+    {"checkpoint"},
+    {"callbacks", "model"},
+    {"layout", "parallel", "rows", "plain", "warmup"},
+    {"kernels.epoch", "kernels.forward"},
     {"kernels.step"},
     {"kernels.sparse"},
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},
     {"kernels.jit", "kernels.plan"},
-    {"kernels.inner", "interop", "splitting", "saving"},
+    {"kernels.inner", "interop", "splitting", "saving", "atomic", "trees", "log", "plotting"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -329,8 +329,22 @@ def test_moments_that_do_not_fit_are_refused():
 def test_batches_of_like_sizes_share_buffers():
     net = MLP((784, 256, 10))
     for n in range(1500, 1505):
+        net.loss_and_gradients(np.zeros((n, 784), "float32"), np.zeros(n, int))
         net.forward(np.zeros((n, 784), "float32"))
-    assert len(net._spare) == 1
+    assert len(net._spare) == len(net._spare_forward) == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("output", ["identity", "logistic", "softmax", "exp"])
+def test_a_row_has_the_same_outputs_whichever_rows_it_comes_with(dtype, output):
+    net, X, _ = problem((13, 50, 7), 200, "tanh", output, dtype)
+    whole = net.forward(X)
+    for n in [*range(1, 51), 95, 97, 145]:
+        assert np.array_equal(net.forward(X[:n]), whole[:n])
+    assert np.array_equal(net.forward(X[150]), whole[150])
+    read_only = X.copy()
+    read_only.flags.writeable = False
+    assert np.array_equal(net.forward(read_only), whole)
 
 
 def test_attributes_of_a_subclass_survive_a_pickle():

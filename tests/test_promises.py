@@ -14,7 +14,7 @@ import pytest
 from helpers import DTYPES, bits, problem
 
 import fastnn
-from fastnn import model, parallel
+from fastnn import model
 from fastnn.kernels import activations, elementary, losses, optimizers
 
 # (sizes, activation, output, rows, batch size): narrow and wide, odd batches, more rows than a workspace holds.
@@ -265,19 +265,3 @@ def test_a_forked_child_trains():
         assert train() == expected, "the parent, afterwards"
     """
     run_script(script, PYTHONWARNINGS="ignore::DeprecationWarning")
-
-
-def test_without_tbb_only_the_main_thread_goes_parallel(monkeypatch):
-    monkeypatch.setattr(parallel, "_layer_is_tbb", lambda: False)
-    assert parallel.may_run_parallel()
-    seen = []
-    other = threading.Thread(target=lambda: seen.append(parallel.may_run_parallel()))
-    other.start()
-    other.join()
-    assert seen == [False]
-    monkeypatch.setattr(parallel, "_imported_in", -1)
-    assert not parallel.may_run_parallel()
-
-
-def test_another_threading_layer_is_not_taken_for_tbb():
-    run_script("from fastnn import parallel; assert not parallel._layer_is_tbb()", NUMBA_THREADING_LAYER="workqueue")

@@ -1,18 +1,28 @@
 """The entry point: epochs of training, the gradients of a batch, or prediction, in one compiled call."""
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
-from numba import types
+from numba import prange, types
 
-from fastnn.kernels.jit import entry_point, is_cached, jit
+from fastnn.kernels import team
+from fastnn.kernels.jit import entry_point, is_cached, jit, once
 from fastnn.kernels.optimizers import optimizer_constants
-from fastnn.kernels.plan import CAPACITY, argument_types
+from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_phase, weights_phase
-from fastnn.kernels.team import complete, finish_slice, next_slice, run_team, wait_for
+from fastnn.kernels.team import (
+    address_of,
+    compile_region,
+    complete,
+    finish_slice,
+    native_address,
+    native_caller,
+    next_slice,
+    wait_for,
+)
 
 FORWARD, GRADIENTS, TRAIN = range(3)
 
@@ -112,7 +122,33 @@ def run(
     restore_subnormals(subnormals)
 
 
-@functools.cache
+def argument_types(real: Any) -> list[Any]:
+    """Types of the arguments of `run` after the thread, for a network of numbers of type `real`."""
+    vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
+    table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
+    narrow = types.Array(types.int32, 1, "C")
+    i, f = types.int64, types.float64
+    return [
+        i, i, i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
+        vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
+        whole, *([vector] * 4), wide, vector, whole, whole,
+    ]  # fmt: skip
+
+
+_call = native_caller(argument_types)
+
+
+def run_team(n_threads, address, zero, arguments):
+    """Call `run` at `address` with (thread, *arguments) in each of `n_threads` threads.
+
+    The region takes whole numbers alone: to hand it every argument would double its compile time.
+    """
+    where = address_of(arguments)
+    for thread in prange(n_threads):
+        _call(address, thread, where, zero)
+
+
+@once
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
     signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
@@ -121,14 +157,10 @@ def _driver(dtype: np.dtype[Any]) -> Any:
     return driver
 
 
-@functools.cache
+@once
 def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Return the parallel region, and the address of the machine code that each of its threads runs."""
-    real = numba.from_dtype(dtype)
-    compiled = _driver(dtype).overloads[(types.int64, *argument_types(real))]
-    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    signature = types.void(types.int64, types.int64, real, types.Tuple(argument_types(real)))
-    return entry_point(run_team, signature, f"{dtype.name}-team", parallel=True), address
+    return compile_region(run_team, argument_types, dtype, f"{dtype.name}-team"), native_address(_driver(dtype))
 
 
 def is_compiled(dtype: np.dtype[Any]) -> bool:
@@ -138,13 +170,13 @@ def is_compiled(dtype: np.dtype[Any]) -> bool:
     return dtype in _ready
 
 
-def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...]) -> None:
-    """Call `run` in this thread, or in a team of `n_threads`.
+def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:
+    """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
+    _driver(dtype)
+    if with_team:
+        _team(dtype)
 
-    With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
-    """
-    if n_threads == 1 or numba.config.BOUNDSCHECK:
-        _driver(dtype)(0, *arguments)
-    else:
-        region, address = _team(dtype)
-        region(n_threads, address, dtype.type(0), arguments)
+
+def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]) -> None:
+    """Call `run` in this thread, or in a team of `n_threads` that `run_team` gets to work."""
+    team.launch(_driver(dtype), lambda: _team(dtype), n_threads, dtype.type(0), arguments, run_team)

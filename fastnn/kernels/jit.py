@@ -1,6 +1,8 @@
 """The one decorator of every kernel: its compiler flags, and where its machine code is kept."""
 
 import contextlib
+import dataclasses
+import errno
 import functools
 import gc
 import hashlib
@@ -9,16 +11,24 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
+from numba.core import caching
+from numba.core.compiler_lock import global_compiler_lock
 
 from fastnn.kernels.inner import Entry, Inner
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 # No fast-math: every rounding is written out, FMAs as `simd.fma`. What LLVM may contract or reorder it does one way in
 # a vectorised loop and another way in its remainder; so a row has the same bits wherever it comes to lie, and NaN stays
@@ -33,7 +43,55 @@ jit: Decorator = numba.njit(**INTERNAL)
 # Settings of Numba that leave the machine code as it is; joblib's workers have them, and must find the cache.
 AT_RUN_TIME = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
 
-_compiling = threading.RLock()  # an entry point sets Numba's configuration while it compiles
+_compiling = threading.RLock()
+
+
+_llvm = llvm.ffi.lib._lock
+
+
+def _before_fork() -> None:
+    _compiling.acquire()
+    global_compiler_lock.acquire()
+    _llvm.__enter__()
+
+
+def _after_fork() -> None:
+    _llvm.__exit__(None, None, None)
+    global_compiler_lock.release()
+    _compiling.release()
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for the compiler: a child would wait for a thread that it does not have.
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a function has returned; Python threads that ask at the same time wait for the first."""
+    results: dict[Any, Any] = {}
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any) -> Any:
+        if arguments not in results:
+            with _compiling:
+                if arguments not in results:
+                    results[arguments] = function(*arguments)
+        return results[arguments]
+
+    return wrapper
+
+
+@dataclasses.dataclass
+class Start:
+    """How an entry point came about."""
+
+    name: str
+    is_compiled: bool  # rather than found on disk
+    folder: Path | None
+    seconds: float  # others' included, where this process waited for them
+
+
+starts: list[Start] = []  # of this process
 
 
 def entry_point(function: Callable[..., Any], signature: Any, name: str, parallel: bool = False) -> Any:
@@ -43,20 +101,16 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
     one function when two processes compile them at the same time.
     """
     with _compiling:
-        folder = cache_folder()
-        kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
-        note = threading.Timer(1.0, logging.getLogger("fastnn").warning, ["compiling the %s kernels; %s", name, kept])
-        note.daemon = True
+        begin, base = time.perf_counter(), _folder_with(name) or cache_folder()
         dispatcher = numba.njit(parallel=parallel, pipeline_class=Entry, **FLAGS)(function)
+        folder = None if base is None else base / name
         if folder is not None:
-            _keep_in(folder / name, dispatcher)
-        note.start()
-        try:
-            with _without_collections():
-                _compile(dispatcher, signature, folder and folder / name)
-        finally:
-            note.cancel()
+            dispatcher._cache = Cache(function, folder)
+        with _note_of_waiting(folder), _alone(folder), _without_collections():
+            _compile(dispatcher, signature, folder)
         dispatcher.disable_compile()
+        found = sum(dispatcher.stats.cache_hits.values())
+        starts.append(Start(name, not found, folder, time.perf_counter() - begin))
         return dispatcher
 
 
@@ -72,6 +126,85 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
+NOTE_AFTER = 1.0  # seconds
+_is_noted = False
+
+
+@contextlib.contextmanager
+def _note_of_waiting(folder: Path | None) -> Iterator[None]:
+    """Tell the user why a block takes more than a second, the first time in a process."""
+    kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
+
+    def tell() -> None:
+        global _is_noted
+        if not _is_noted:
+            _is_noted = True
+            _warn("compiling the kernels; %s", kept)
+
+    timer = threading.Timer(NOTE_AFTER, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _warn(message: str, *values: Any) -> None:
+    """Log a warning, which goes to stderr where nobody has set up a handler."""
+    logger = logging.getLogger("fastnn")
+    logger.warning(message, *values)
+    handlers = _handlers(logger)
+    if handlers and all(isinstance(handler, logging.NullHandler) for handler in handlers):
+        print(message % values, file=sys.stderr)
+
+
+def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
+    """Return all that a logger's records come to."""
+    if logger is None:
+        return []
+    return logger.handlers + (_handlers(logger.parent) if logger.propagate else [])
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------------
+
+PATIENCE = 300.0  # seconds to wait for another process that compiles the same
+LOOKS_APART = 0.05
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Let one process at a time compile an entry point; the others wait, and then find it on disk.
+
+    The system frees the lock of a process that dies. Without locks, on some network file systems, all of them compile.
+    """
+    if folder is None or _is_kept(folder):
+        yield
+        return
+    try:
+        file = open(folder.with_suffix(".lock"), "ab")  # noqa: SIM115
+    except OSError:
+        yield
+        return
+    with file:
+        deadline = time.monotonic() + PATIENCE
+        while not _lock(file) and time.monotonic() < deadline:
+            time.sleep(LOOKS_APART)
+        yield
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file as long as it is open; False if another process has it, True too if there are no locks."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
+
+
 def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
     """Compile or load a dispatcher; what is wrong with the cache costs time, and a line in the log, but no more."""
     try:
@@ -79,43 +212,63 @@ def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
     except Exception as error:  # whatever Numba makes of a damaged file
         if folder is None:
             raise
-        logger = logging.getLogger("fastnn")
         if dispatcher.overloads:
-            logger.warning("compiled kernels cannot be kept in %s: %r", folder, error)
+            _warn("compiled kernels cannot be kept in %s: %r", folder, error)
             return
-        logger.warning("compiled kernels in %s cannot be used, so they are compiled again: %r", folder, error)
+        _warn("compiled kernels in %s cannot be used, so they are compiled again: %r", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
         _compile(dispatcher, signature, None)
 
 
-def _keep_in(folder: Path, dispatcher: Any) -> None:
-    """Let Numba cache a dispatcher there; its configuration, which is everybody's, is changed for this moment alone."""
-    previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
-    try:
-        dispatcher.enable_caching()
-    finally:
-        numba.config.CACHE_DIR = previous
+class Locator(caching._CacheLocator):  # type: ignore[misc]
+    """Tells Numba's cache where to keep a function: here, whatever its settings say and wherever the source lies.
+
+    Numba's own locators refuse folders that can only be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get_cache_path(self) -> str:
+        return str(self.folder)
+
+    def get_source_stamp(self) -> str:
+        return ""  # the folder is of one version of all sources
+
+    def get_disambiguator(self) -> str:
+        return ""
+
+
+class CacheFiles(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._locator, self._filename_base = Locator(folder), function.__name__
+
+
+class Cache(caching.FunctionCache):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._impl_class = functools.partial(CacheFiles, folder=folder)
+        super().__init__(function)
 
 
 def is_cached(name: str) -> bool:
     """Whether the machine code of an entry point is on disk."""
-    folder = cache_folder()
-    return folder is not None and any((folder / name).rglob("*.nbc"))
+    return _folder_with(name) is not None
+
+
+def _folder_with(name: str) -> Path | None:
+    return next((folder for folder in cache_folders() if _is_kept(folder / name)), None)
+
+
+def _is_kept(folder: Path) -> bool:
+    return any(folder.glob("*.nbc"))
 
 
 @functools.cache
 def cache_folder() -> Path | None:
     """Return the folder of this version's machine code on this CPU, or None where no candidate is writable."""
-    package = Path(__file__).parents[1]
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    chosen = numba.config.CACHE_DIR
-    bases = [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]
-    for base in bases:
-        if base.parts[:1] == ("~",):  # there is no home
-            continue
-        folder = base / f"kernels-{_fingerprint()}"
+    for folder in cache_folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -123,6 +276,17 @@ def cache_folder() -> Path | None:
         if os.access(folder, os.W_OK):
             return folder
     return None
+
+
+@functools.cache
+def cache_folders() -> list[Path]:
+    """Return where this version's machine code for this CPU may be kept; what others have left there is used too."""
+    package = Path(__file__).parents[1]
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    chosen = numba.config.CACHE_DIR
+    bases = [Path(chosen)] if chosen else [package / "__pycache__", Path(home) / "fastnn"]
+    # Without a home the "~" stays.
+    return [base / f"kernels-{_fingerprint()}" for base in bases if base.parts[:1] != ("~",)]
 
 
 def _fingerprint() -> str:

@@ -98,6 +98,12 @@ class SGD(Optimizer):
     momentum : float in [0, 1], default 0.9
     nesterov : bool, default True
         Step from where the momentum leads (Sutskever et al., ICML 2013).
+
+    Examples
+    --------
+    >>> import fastnn
+    >>> fastnn.SGD(0.1)
+    SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
     """
 
     learning_rate: float = 0.001
@@ -118,6 +124,15 @@ class Adam(Optimizer):
     beta_1, beta_2 : float in [0, 1), default 0.9 and 0.999
         Decay rates of the first and the second moment of the gradient.
     epsilon : float > 0, default 1e-8
+
+    Examples
+    --------
+    >>> import numpy as np, fastnn
+    >>> net, adam = fastnn.MLP((1, 1), output="identity", dtype="float64", random_state=0), fastnn.Adam(0.05)
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> losses = [net.train_epoch(X, 3 * X, adam, batch_size=10) for epoch in range(50)]
+    >>> losses[-1] < 1e-3 < losses[0]
+    True
     """
 
     learning_rate: float = 0.001

@@ -1,12 +1,7 @@
-"""What the kernels are given: the integers that describe a network to them, and the types of all that goes in.
+"""The integers that describe a network to the kernels: one row of fields per layer, one row of fields for the rest.
 
-There is one row of fields per layer, one row of fields for the rest. All offsets count elements from the start of the
-buffer they point into. `fastnn.layout` fills the fields in.
+All offsets count elements from the start of the buffer they point into. `fastnn.layout` fills the fields in.
 """
-
-from typing import Any
-
-from numba import types
 
 # Fields of layers[l], one row per weight matrix.
 (
@@ -49,16 +44,3 @@ from numba import types
     TILE_OUT,  # first output unit
     TILE_OUT_WIDTH,  # width of its panel of output units
 ) = range(5)
-
-
-def argument_types(real: Any) -> list[Any]:
-    """Types of the arguments of `epoch.run` after the thread, for a network of numbers of type `real`."""
-    vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
-    table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
-    narrow = types.Array(types.int32, 1, "C")
-    i, f = types.int64, types.float64
-    return [
-        i, i, i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
-        vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
-        whole, *([vector] * 4), wide, vector, whole, whole,
-    ]  # fmt: skip

@@ -11,16 +11,16 @@ all phases, and for each slice the last phase it was claimed in, each on a cache
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
+import numba
 from llvmlite import ir
-from numba import prange
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastnn.kernels.jit import jit
-from fastnn.kernels.plan import argument_types
+from fastnn.kernels.jit import entry_point, jit
 
 I64 = ir.IntType(64)
 STRIDE = 8  # int64s of a cache line
@@ -133,30 +133,57 @@ def address_of(typingctx, values):
     return types.int64(values), codegen
 
 
-@intrinsic
-def call_native(typingctx, address, thread, arguments, zero):
-    """Call the machine code at `address`, an entry point without a result, with the thread and its other arguments.
+def native_caller(argument_types: Callable[[Any], list[Any]]) -> Any:
+    """Return what calls the machine code of an entry point that has such arguments after the thread."""
 
-    These lie at `arguments`, a tuple of the types that `argument_types` gives for the dtype of `zero`.
+    @intrinsic
+    def call_native(typingctx, address, thread, arguments, zero):
+        """Call the code at `address` with the thread and the tuple at `arguments`; `zero` tells the dtype."""
+        kinds = argument_types(zero)
+
+        def codegen(context, builder, signature, args):
+            packed = context.get_value_type(types.Tuple(kinds)).as_pointer()
+            values = cgutils.unpack_tuple(builder, builder.load(builder.inttoptr(args[2], packed)))
+            function_type = context.call_conv.get_function_type(types.void, (types.int64, *kinds))
+            function = builder.inttoptr(args[0], function_type.as_pointer())
+            context.call_conv.call_function(builder, function, types.void, (types.int64, *kinds), [args[1], *values])
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, zero), codegen
+
+    return call_native
+
+
+def native_address(driver: Any) -> int:
+    """Return the address of an entry point's machine code."""
+    (compiled,) = driver.overloads.values()
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+def compile_region(region: Any, argument_types: Callable[[Any], list[Any]], dtype: Any, name: str) -> Any:
+    """Compile region(n_threads, address, zero, arguments), which calls the code at `address` in each thread."""
+    real = numba.from_dtype(dtype)
+    signature = types.void(types.int64, types.int64, real, types.Tuple(argument_types(real)))  # type: ignore[attr-defined]
+    return entry_point(region, signature, name, parallel=True)
+
+
+def launch(
+    driver: Any, team: Callable[[], tuple[Any, int]], n_threads: int, zero: Any, arguments: tuple[Any, ...],
+    run_team: Callable[..., None],
+) -> None:  # fmt: skip
+    """Call the driver in this thread, or in `n_threads` that `run_team` gets to work: in the region of `team`, or else.
+
+    With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
     """
-    kinds = argument_types(zero)
 
-    def codegen(context, builder, signature, args):
-        packed = context.get_value_type(types.Tuple(kinds)).as_pointer()
-        values = cgutils.unpack_tuple(builder, builder.load(builder.inttoptr(args[2], packed)))
-        function_type = context.call_conv.get_function_type(types.void, (types.int64, *kinds))
-        function = builder.inttoptr(args[0], function_type.as_pointer())
-        context.call_conv.call_function(builder, function, types.void, (types.int64, *kinds), [args[1], *values])
-        return context.get_dummy_value()
+    def one(thread: int) -> None:
+        driver(thread, *arguments)
 
-    return types.void(types.int64, types.int64, types.int64, zero), codegen
+    def region() -> None:
+        code, address = team()
+        code(n_threads, address, zero, arguments)
 
-
-def run_team(n_threads, address, zero, arguments):
-    """Call the machine code at `address` with (thread, *arguments) in each of `n_threads` threads.
-
-    The region takes whole numbers alone: to hand it every argument would double its compile time.
-    """
-    where = address_of(arguments)
-    for thread in prange(n_threads):
-        call_native(address, thread, where, zero)
+    if n_threads == 1 or numba.config.BOUNDSCHECK:
+        one(0)
+    else:
+        run_team(n_threads, region, one)

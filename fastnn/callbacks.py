@@ -1,0 +1,568 @@
+"""Callbacks: what is told of the moments of a fit, and may end it.
+
+`Callback` has the moments, `Fit` is what it sees, and the rest are callbacks for common needs; see also `checkpoint`.
+"""
+
+import contextlib
+import copy
+import csv
+import io
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, Self, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.log import logger
+
+Array = npt.NDArray[Any]
+Parameters = tuple[list[Array], list[Array]]
+
+# -- what callbacks are, and what they see ----------------------------------------------------------------------------
+
+
+class Callback:
+    """Is told of the moments of a fit: override those you need.
+
+    Returning True from `on_batch_end`, `on_chunk_end` or `on_epoch_end` ends the training, as does an error, which goes
+    on to the caller; either way the model is usable. What a callback needs to go on after a `Checkpoint` it returns
+    from `state_dict`, as a dict of numbers, strings, arrays and lists and dicts of them.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> class Losses(fastnn.Callback):
+    ...     def on_epoch_end(self, fit):
+    ...         print(f"{fit.epoch}: {fit.loss:.2f}")
+    ...         return fit.epoch == 2
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[Losses()]).fit(X, np.abs(X).ravel())
+    1: 0.12
+    2: 0.11
+    """
+
+    # Within a moment those of a higher rank are told later: logs after scores, checkpoints after all.
+    rank: ClassVar[int] = 0
+
+    def on_fit_begin(self, fit: "Fit") -> None:
+        """The training is about to begin: forget what was."""
+
+    def on_epoch_begin(self, fit: "Fit") -> None:
+        """An epoch is about to begin."""
+
+    def on_batch_end(self, fit: "Fit") -> bool | None:
+        """Say whether to end the training after a batch; overriding it makes each batch a compiled call of its own."""
+
+    def on_chunk_end(self, fit: "Fit") -> bool | None:
+        """Say whether to end the training in the middle of a long epoch; called about ten times a second."""
+
+    def on_epoch_end(self, fit: "Fit") -> bool | None:
+        """Say whether to end the training after an epoch; of L-BFGS, an iteration."""
+
+    def on_fit_end(self, fit: "Fit") -> None:
+        """The training is over, by whatever cause; the model has its final weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on from here."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state, after `on_fit_begin`."""
+
+
+class Fit:
+    """A fit as its callbacks see it.
+
+    Attributes
+    ----------
+    model : estimator
+        At the end of an epoch, batch or chunk it can predict.
+    epoch, max_epochs : int
+        Epochs gone through in this fit, and their limit.
+    batch, n_batches : int
+        Batches gone through in this epoch, and in all; 0 with L-BFGS.
+    history : dict of lists
+        What becomes `history_`.
+    is_over : bool
+        Whether a stopping rule or a callback has ended the training.
+    is_paused : bool
+        Whether the training was only broken off, so that a checkpoint is to go on from here.
+    """
+
+    def __init__(self, model: Any, callbacks: Iterable[Callback], max_epochs: int) -> None:
+        self.model, self.max_epochs = model, max_epochs
+        self.epoch = self.batch = self.n_batches = 0
+        self.is_over = self.is_paused = False
+        self.history: dict[str, list[float]] = {}
+        self.callbacks = sorted(callbacks, key=lambda callback: callback.rank)
+        self.net: Any = None
+        self.optimizer: Any = None
+        self.state: Callable[[], dict[str, Any]] = dict
+        self._told_of_batches = self._overriding("on_batch_end")
+        self._told_of_chunks = self._overriding("on_chunk_end")
+        self.stateful = self._overriding("state_dict")
+
+    def _overriding(self, moment: str) -> list[Callback]:
+        return [c for c in self.callbacks if getattr(type(c), moment) is not getattr(Callback, moment)]
+
+    @property
+    def loss(self) -> float:
+        """Loss of the last epoch, NaN before it."""
+        return self.history["loss"][-1] if self.history.get("loss") else math.nan
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate, which a callback may set; NaN with L-BFGS."""
+        return math.nan if self.optimizer is None else float(self.optimizer.learning_rate)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        if self.optimizer is None:
+            raise ValueError("the solver 'lbfgs' has no learning rate; use 'sgd' or 'adam'")
+        self.optimizer.learning_rate = rate
+
+    @property
+    def parameters(self) -> Parameters:
+        """Copies of the weights and the biases; assign such a pair to set them."""
+        return [np.array(array) for array in self.net.weights], [np.array(array) for array in self.net.biases]
+
+    @parameters.setter
+    def parameters(self, parameters: Parameters) -> None:
+        self.net.weights, self.net.biases = parameters
+        self.model._set_network(self.net)
+
+    @property
+    def row(self) -> dict[str, float]:
+        """The last epoch as a row of a table: its number and what the history has of it."""
+        n = len(self.history["loss"])
+        last = {name: column[-1] for name, column in self.history.items() if len(column) == n}
+        return {"epoch": self.epoch, **last}
+
+    def log(self, name: str, value: float) -> None:
+        """Write a value of this epoch to the history; once an epoch for a name."""
+        log(self.history, name, value)
+
+    def pause(self) -> None:
+        """Break the training off here; a checkpoint goes on from here."""
+        self.is_paused = True
+
+    # -- the moments ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Tell the callbacks of the beginning and of the end, which comes to each that has heard of the beginning.
+
+        The one that hears of epochs last, a checkpoint, hears of the beginning first and of the end last.
+        """
+        with contextlib.ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                callback.on_fit_begin(self)
+                stack.callback(callback.on_fit_end, self)
+            yield
+
+    @property
+    def is_told_of_batches(self) -> bool:
+        return bool(self._told_of_batches)
+
+    def begin_epoch(self) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_begin(self)
+
+    def end_part(self, is_last: bool) -> bool:
+        """Tell of a batch or chunk, the last one of an epoch or not; return whether to stop."""
+        for callback in self._told_of_batches:
+            self.is_over |= bool(callback.on_batch_end(self))
+        for callback in () if is_last else self._told_of_chunks:
+            self.is_over |= bool(callback.on_chunk_end(self))
+        return self.is_over or self.is_paused
+
+    def end_epoch(self, is_over: bool) -> bool:
+        """Tell of the end of an epoch that a rule has said to be the last, or not; return whether to stop."""
+        self.is_over |= is_over
+        for callback in self.callbacks:
+            self.is_over |= bool(callback.on_epoch_end(self))
+        return self.is_over or self.is_paused
+
+
+def checked(callbacks: Any) -> list[Callback]:
+    """Return the callbacks of an estimator.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no callback.
+    """
+    for callback in callbacks or ():
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be a list of fastnn.Callback objects, got {callback!r} in it")
+    return list(callbacks or ())
+
+
+def log(history: dict[str, list[float]], name: str, value: float) -> None:
+    """Write a value of the last epoch to a history; epochs that had none get NaN."""
+    column = history.setdefault(name, [])
+    column.extend([math.nan] * (len(history["loss"]) - 1 - len(column)))
+    column.append(float(value))
+
+
+def fill(history: dict[str, list[float]]) -> None:
+    """Make all columns of a history equally long."""
+    for column in history.values():
+        column.extend([math.nan] * (len(history["loss"]) - len(column)))
+
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
+
+
+def seconds_of(name: str, duration: str | float) -> float:
+    """Return the seconds of a number of them, or of a string such as "3h55m", "10min", "90s".
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or negative.
+    """
+    if isinstance(duration, str):
+        text = duration.replace(" ", "")
+        if re.fullmatch(r"(\d+(\.\d+)?(d|h|min|m|s))+", text):
+            return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(d|h|min|m|s)", text))
+    elif duration >= 0:
+        return float(duration)
+    raise ValueError(f'{name} must be seconds or a string such as "3h55m", "10min" or "90s", got {duration!r}')
+
+
+# -- ending the training ----------------------------------------------------------------------------------------------
+
+
+class EarlyStopping(Callback):
+    """Score the model after each epoch, and stop once the score no longer improves.
+
+    Parameters
+    ----------
+    X_val, y_val : array-like
+        Rows to score on, not among those of the fit. Copies of the model by scikit-learn's `clone` share them.
+    scoring : str, callable or None, default None
+        Name of a scikit-learn scorer such as "roc_auc", or a callable (model, X, y) -> score, higher being better; None
+        for the model's own `score`.
+    patience : int >= 1, default 10
+        Stop after so many epochs in a row without an improvement.
+    min_delta : float >= 0, default 0.0
+        An improvement is more than that.
+    restore_best : bool, default True
+        Whether the model gets the weights of its best epoch in the end.
+
+    Attributes
+    ----------
+    best_score_, best_epoch_ : float, int
+        Of the last fit; -inf and 0 where no epoch had a score.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> stop = fastnn.EarlyStopping(X[::5], y[::5], scoring="neg_mean_absolute_error", patience=2)
+    >>> model = fastnn.MLPRegressor(max_iter=1000, random_state=0, callbacks=[stop]).fit(X, y)
+    >>> stop.best_epoch_ <= model.n_iter_ < 1000
+    True
+    """
+
+    def __init__(
+        self,
+        X_val: Any,
+        y_val: Any,
+        scoring: str | Callable[[Any, Any, Any], float] | None = None,
+        *,
+        patience: int = 10,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+    ) -> None:
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1, got {patience!r}")
+        if not min_delta >= 0:
+            raise ValueError(f"min_delta must be at least 0, got {min_delta!r}")
+        self.X_val, self.y_val, self.scoring = X_val, y_val, scoring
+        self.patience, self.min_delta, self.restore_best = patience, min_delta, restore_best
+
+    def __sklearn_clone__(self) -> Self:
+        return copy.copy(self)
+
+    def on_fit_begin(self, fit: Fit) -> None:
+        self.best_score_, self.best_epoch_, self._count = -math.inf, 0, 0
+        self._best: Parameters | None = None
+        self._scorer = self._found_scorer()
+
+    def _found_scorer(self) -> Callable[[Any, Any, Any], float]:
+        if self.scoring is None:
+            return lambda model, X, y: model.score(X, y)
+        if callable(self.scoring):
+            return self.scoring
+        from sklearn.metrics import get_scorer
+
+        scorer: Callable[[Any, Any, Any], float] = get_scorer(self.scoring)
+        return scorer
+
+    def on_epoch_end(self, fit: Fit) -> bool:
+        score = float(self._scorer(fit.model, self.X_val, self.y_val))
+        fit.log("validation_score", score)
+        if score > self.best_score_ + self.min_delta:
+            self.best_score_, self.best_epoch_, self._count = score, fit.epoch, 0
+            self._best = fit.parameters if self.restore_best else None
+        else:
+            self._count += 1
+        return self._count >= self.patience
+
+    def on_fit_end(self, fit: Fit) -> None:
+        if self._best is not None:
+            fit.parameters = self._best
+        self._best = self._scorer = None  # type: ignore[assignment]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "score": self.best_score_, "epoch": self.best_epoch_, "count": self._count,
+            "best": None if self._best is None else list(self._best),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_score_, self.best_epoch_, self._count = state["score"], state["epoch"], state["count"]
+        self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
+
+
+class TimeBudget(Callback):
+    """End the training while there is time left: in time for one more chunk or epoch like the longest so far.
+
+    The model is usable, and a `Checkpoint` beside it saves where the training was, so that the next run goes on.
+
+    Parameters
+    ----------
+    budget : str such as "3h55m", or float
+        Time, or seconds, from the moment that this object is made.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.TimeBudget("3h55m")]).fit(X, y)
+    """
+
+    def __init__(self, budget: str | float) -> None:
+        self.budget = budget
+        self._deadline = time.time() + seconds_of("budget", budget)
+
+    def on_fit_begin(self, fit: Fit) -> None:
+        self._last, self._longest = time.time(), 0.0
+
+    def on_chunk_end(self, fit: Fit) -> None:
+        now = time.time()
+        self._longest, self._last = max(self._longest, now - self._last), now
+        if now + self._longest >= self._deadline:
+            logger.info("the time budget of %s is used up after %d epochs", self.budget, fit.epoch)
+            fit.pause()
+
+    on_epoch_end = on_chunk_end
+
+
+# -- the learning rate ------------------------------------------------------------------------------------------------
+
+
+class LearningRateSchedule(Callback):
+    """Set the learning rate of each epoch.
+
+    Parameters
+    ----------
+    rate : callable (int) -> float
+        The rate of an epoch, counted from 0.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> halved = fastnn.LearningRateSchedule(lambda epoch: 0.1 / 2**epoch)
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[halved]).fit(X, y)
+    >>> model.history_["learning_rate"][:3]
+    [0.1, 0.05, 0.025]
+    """
+
+    def __init__(self, rate: Callable[[int], float]) -> None:
+        self.rate = rate
+
+    def on_epoch_begin(self, fit: Fit) -> None:
+        fit.learning_rate = self.rate(fit.epoch)
+
+
+# -- logs -------------------------------------------------------------------------------------------------------------
+
+
+class _Log(Callback):
+    """A line of a file for each epoch; a fit begins a new file, a resumed one goes on where its checkpoint was."""
+
+    rank = 1
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+
+    def _line(self, row: dict[str, float]) -> str:
+        raise NotImplementedError
+
+    def on_fit_begin(self, fit: Fit) -> None:
+        self._position = 0
+
+    def on_epoch_end(self, fit: Fit) -> None:
+        if self._file is None:
+            self._file = self._opened()
+        self._file.write(self._line(fit.row))
+        self._file.flush()
+        self._position = self._file.tell()
+
+    def _opened(self) -> TextIO:
+        file = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115 - open as long as the fit goes on
+        file.truncate(min(self._position, os.path.getsize(self.path)))
+        return file
+
+    def on_fit_end(self, fit: Fit) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._position = state["position"]
+
+
+class CSVLog(_Log):
+    """Write epoch, loss, learning rate, seconds and scores to a table, a line as soon as its epoch is over.
+
+    Parameters
+    ----------
+    path : path-like
+        A fit writes it anew, unless it is resumed from a `Checkpoint`.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "epochs.csv")
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.CSVLog(path)]).fit(X, y)
+    >>> path.read_text().splitlines()[0]
+    'epoch,learning_rate,seconds,loss'
+    """
+
+    def on_fit_begin(self, fit: Fit) -> None:
+        super().on_fit_begin(fit)
+        self._columns: list[str] = []
+
+    def _line(self, row: dict[str, float]) -> str:
+        line = io.StringIO()
+        table = csv.DictWriter(line, self._columns or list(row), restval=math.nan, extrasaction="ignore")
+        if not self._columns:
+            self._columns = list(row)
+            table.writeheader()
+        table.writerow(row)
+        return line.getvalue()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "columns": self._columns}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._columns = state["columns"]
+
+
+class JSONLinesLog(_Log):
+    """Write epoch, loss, learning rate, seconds and scores as a JSON object, a line as soon as its epoch is over.
+
+    Parameters
+    ----------
+    path : path-like
+        A fit writes it anew, unless it is resumed from a `Checkpoint`.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> import json, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "epochs.jsonl")
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.JSONLinesLog(path)]).fit(X, y)
+    >>> json.loads(path.read_text().splitlines()[0])["epoch"]
+    1
+    """
+
+    def _line(self, row: dict[str, float]) -> str:
+        return json.dumps({name: x if math.isfinite(x) else None for name, x in row.items()}) + "\n"
+
+
+class ProgressBar(Callback):
+    """Show epochs, loss and time: a bar in terminals and notebooks, elsewhere lines on stderr.
+
+    Parameters
+    ----------
+    every : str such as "30s", or float, default "10s"
+        Least time between two lines, where it is lines.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.ProgressBar(every="1min")]).fit(X, y)
+    """
+
+    rank = 1
+
+    def __init__(self, every: str | float = "10s") -> None:
+        self.every = every
+        self._seconds = seconds_of("every", every)
+        self._bar: Any = None
+
+    def on_fit_begin(self, fit: Fit) -> None:
+        self._began = self._last = time.monotonic()
+        self._is_bar = _shows_bars()
+
+    def on_epoch_end(self, fit: Fit) -> None:
+        if self._is_bar:
+            self._advance(fit)
+        elif time.monotonic() - self._last >= self._seconds:
+            self._print(fit)
+
+    def _advance(self, fit: Fit) -> None:
+        if self._bar is None:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=fit.max_epochs, initial=fit.epoch - 1, unit="epoch")
+        shown = {name: f"{fit.row[name]:.4g}" for name in ("loss", "validation_score") if name in fit.row}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+    def _print(self, fit: Fit) -> None:
+        self._last = time.monotonic()
+        score = f", validation score {fit.row['validation_score']:.4g}" if "validation_score" in fit.row else ""
+        after = self._last - self._began
+        print(f"epoch {fit.epoch}/{fit.max_epochs}: loss {fit.loss:.4g}{score}, {after:.0f} s", file=sys.stderr)
+
+    def on_fit_end(self, fit: Fit) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        elif not self._is_bar and fit.epoch:
+            self._print(fit)
+
+
+def _shows_bars() -> bool:
+    from tqdm.auto import tqdm
+
+    is_notebook = any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__)
+    return is_notebook or sys.stderr.isatty()

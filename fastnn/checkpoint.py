@@ -1,0 +1,291 @@
+"""Checkpoints: a fit that was killed goes on where it was, to the same bits."""
+
+import hashlib
+import os
+import shutil
+import signal
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.atomic import atomic_write
+from fastnn.callbacks import Callback, Fit, seconds_of
+from fastnn.log import logger
+from fastnn.trees import DamagedError, read_tree, write_tree
+
+Array = npt.NDArray[Any]
+State = dict[str, Any]
+
+KIND = "fastnn checkpoint"
+FORMAT = 1
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# Ask for a checkpoint and nothing else; all other signals end the training too.
+_SAVE_ONLY = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
+# What may differ between the run that saved and the one that goes on.
+FREE_PARAMETERS = ("max_iter", "verbose", "n_jobs", "callbacks")
+# Bytes of an array whose content is hashed in full; of longer ones as many, in pieces from all over.
+_HASHED_BYTES, _PIECES = 1 << 26, 64
+_STALE_SECONDS = 3600
+
+
+class Checkpoint(Callback):
+    """Save the training now and then; the same script, run again, goes on from there to the same bits.
+
+    The file has everything that the rest of the training depends on: parameters, moments and steps of the optimizer,
+    the random state and the order of the rows, learning rate, stopping rules, history, and the states of the other
+    callbacks. It is replaced at once or not at all, and the one before is kept as `PATH.previous`, which is used, with
+    a line in the log, where the newer one is damaged.
+
+    After the last epoch the file stays. The same fit, run again, returns its model without any training, or trains on
+    if `max_iter` has been raised or a `TimeBudget` or a signal had broken it off. Delete the file to begin anew.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, of this one fit.
+    every : str such as "10min", or float, default "10min"
+        Time, or seconds, between two checkpoints; 0 for one after each epoch and chunk.
+    on_signal : iterable of signals, default (SIGTERM, SIGUSR1)
+        Save as soon as one of them comes, in the middle of a long epoch too. After SIGUSR1 and SIGUSR2 the training
+        goes on. Others end it: the model is usable, the handlers from before are back, and the signal is passed on to
+        them, which ends the process where there was none. Signals are heard in the main thread alone.
+
+    Raises
+    ------
+    ValueError
+        By `fit`, if the file is of another estimator, other parameters, data or initial weights, or of a newer format;
+        if it and the one before are damaged; if its folder is missing; or with the solver "lbfgs".
+
+    Warns
+    -----
+    UserWarning
+        By `fit`, where a checkpoint cannot be written. The training goes on, and so does the checkpoint before.
+
+    Examples
+    --------
+    >>> import fastnn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> y = np.abs(X).ravel()
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "job.checkpoint")
+    >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.Checkpoint(path)]).fit(X, y)
+    >>> again = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.Checkpoint(path)]).fit(X, y)  # from the file
+    >>> again.loss_curve_ == model.loss_curve_
+    True
+    """
+
+    rank = 2
+
+    def __init__(
+        self, path: str | os.PathLike[str], every: str | float = "10min", on_signal: Iterable[int] = SIGNALS
+    ) -> None:
+        self.path = Path(path)
+        self.every = every
+        self._seconds = seconds_of("every", every)
+        self.on_signal = tuple(on_signal)
+        self._identity: dict[str, Any] = {}
+        self._start: dict[str, Any] = {}
+        self._keeps_previous = True
+
+    # -- going on -------------------------------------------------------------------------------------------------
+
+    def resume(self, fingerprint: State, start: State) -> tuple[State, State | None]:
+        """Return what the fit started from and what to go on from, None for its beginning.
+
+        `fingerprint` tells this fit from others, and `start` is the random state that it would start from.
+        """
+        self._identity, self._start, self._keeps_previous = fingerprint, start, True
+        if not self.path.parent.is_dir():
+            raise ValueError(f"path of the checkpoint must be in a folder that is there, got {self.path}")
+        self._remove_leftovers()
+        if not self.path.exists():
+            return start, None
+        saved = self._read()
+        self._check(saved)
+        self._start = saved["start"]
+        logger.info("going on from %s, after %d epochs", self.path, saved["state"]["n_epochs"])
+        return self._start, saved["state"]
+
+    @property
+    def previous(self) -> Path:
+        """Where the checkpoint before is kept."""
+        return self.path.with_name(self.path.name + ".previous")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            saved: dict[str, Any] = read_tree(self.path, KIND)
+            return saved
+        except DamagedError as error:
+            self._keeps_previous = False  # the one before is the good one
+            if not self.previous.exists():
+                raise ValueError(f"{error}. There is no {self.previous}; delete the file to begin anew") from error
+            logger.warning("%s; going on from %s", error, self.previous)
+            try:
+                older: dict[str, Any] = read_tree(self.previous, KIND)
+                return older
+            except DamagedError as second:
+                raise ValueError(f"{error}, and {second}; delete both to begin anew") from second
+
+    def _check(self, saved: dict[str, Any]) -> None:
+        mend = "delete the file to begin anew, or use another path"
+        if saved["format"] > FORMAT:
+            newer = f"{self.path} is of format {saved['format']}, newer than {FORMAT}"
+            raise ValueError(f"{newer}; update fastnn, or {mend}")
+        different = list(_differences("", saved["fingerprint"], self._identity))
+        if different:
+            raise ValueError(f"{self.path} is of another fit: {'; '.join(different)}. {mend.capitalize()}")
+
+    def _remove_leftovers(self) -> None:
+        """Remove what kills in the middle of a write have left."""
+        for path in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink(missing_ok=True)
+
+    # -- saving ---------------------------------------------------------------------------------------------------
+
+    def on_fit_begin(self, fit: Fit) -> None:
+        self._next, self._heard = time.monotonic() + self._seconds, set[int]()
+        self._handlers: dict[int, Any] = {}
+        if not self.on_signal:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            logger.warning("%s: outside the main thread signals are not heard", self.path)
+            return
+        try:
+            for number in self.on_signal:
+                self._handlers[number] = signal.signal(number, lambda heard, frame: self._heard.add(heard))
+        except BaseException:
+            self._restore_handlers()
+            raise
+
+    def on_chunk_end(self, fit: Fit) -> None:
+        self._save_if(fit, fit.is_over)
+
+    def on_epoch_end(self, fit: Fit) -> None:
+        self._save_if(fit, fit.is_over or fit.epoch >= fit.max_epochs)
+
+    def _save_if(self, fit: Fit, is_last: bool) -> None:
+        heard = set(self._heard)
+        self._heard.difference_update(heard.intersection(_SAVE_ONLY))  # the others are passed on in the end
+        if self._heard:
+            fit.pause()
+        if heard or is_last or fit.is_paused or time.monotonic() >= self._next:
+            self._save(fit)
+
+    def on_fit_end(self, fit: Fit) -> None:
+        self._restore_handlers()
+        for number in sorted(self._heard.difference(_SAVE_ONLY)):
+            logger.info("signal %d ended the training; the next run goes on from %s", number, self.path)
+            signal.raise_signal(number)
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
+        self._handlers = {}
+
+    def _save(self, fit: Fit) -> None:
+        if not fit.net.is_finite():
+            return
+        saved = {"format": FORMAT, "fingerprint": self._identity, "start": self._start, "state": fit.state()}
+        try:
+            with atomic_write(self.path) as file:
+                write_tree(file, KIND, saved)
+                file.flush()
+                self._keep_previous()
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", self.path, error)
+            warnings.warn(f"the checkpoint {self.path} cannot be written: {error}; the training goes on", stacklevel=2)
+        self._next = time.monotonic() + self._seconds
+
+    def _keep_previous(self) -> None:
+        """Give the file that is about to be replaced a second name, so that at any time one of the two is whole."""
+        if self._keeps_previous and self.path.exists():
+            second = self.previous.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                os.link(self.path, second)
+            except OSError:  # a file system without links
+                shutil.copyfile(self.path, second)
+            os.replace(second, self.previous)
+        self._keeps_previous = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_handlers", "_heard")}
+
+
+# -- what tells fits from each other ----------------------------------------------------------------------------------
+
+
+def fingerprint(
+    model: Any, stateful: list[str], arrays: dict[str, Any], classes: Any, parameters: Iterable[Array]
+) -> dict[str, Any]:
+    """Return what two fits must have in common for one to go on from the other's checkpoint.
+
+    `stateful` are the classes of the callbacks with a state, `arrays` X, y and the weights of the rows, `parameters`
+    what a warm start begins with.
+    """
+    return {
+        "estimator": type(model).__name__,
+        "parameters": {
+            name: _plain(value)
+            for name, value in model.get_params(deep=False).items()
+            if name not in FREE_PARAMETERS
+        },
+        "data": {name: _described(array) for name, array in arrays.items()},
+        "classes": _digest([str(classes).encode()]),
+        "initial weights": [_described(array) for array in parameters],
+        "callbacks with a state": stateful,
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter as JSON would give it back; of an object, such as a random state, its class."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(part) for part in value]
+    return type(value).__name__
+
+
+def _described(array: Any) -> Any:
+    if array is None:
+        return None
+    parts = [array] if isinstance(array, np.ndarray) else [array.data, array.indices, array.indptr]
+    digest = _digest(piece for part in parts for piece in _pieces(part))
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "content": digest}
+
+
+def _pieces(array: Array) -> Iterable[memoryview]:
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    if content.size <= _HASHED_BYTES:
+        return [content.data]
+    size = _HASHED_BYTES // _PIECES
+    starts = np.linspace(0, content.size - size, _PIECES).astype(int)
+    return [content[start : start + size].data for start in starts]
+
+
+def _digest(pieces: Iterable[Any]) -> str:
+    whole = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        whole.update(piece)
+    return whole.hexdigest()
+
+
+def _differences(name: str, theirs: Any, ours: Any) -> Iterable[str]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in {**theirs, **ours}:
+            yield from _differences(f"{name} {key}".lstrip(), theirs.get(key), ours.get(key))
+    elif theirs != ours and name.endswith(" content"):
+        yield f"the {name.removesuffix(' content')} has other numbers"
+    elif theirs != ours:
+        yield f"its {name} is {theirs!r}, here it is {ours!r}"

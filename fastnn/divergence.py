@@ -1,0 +1,131 @@
+"""What happened when a loss is not finite: in which step, with which last finite weights, and why perhaps."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnn.model import Epochs
+from fastnn.rows import Examples
+
+Array = npt.NDArray[Any]
+
+# Steps between two copies of the parameters and moments, each of which costs about as much as a step's update.
+STEPS_PER_COPY = 200
+# Inputs, targets and learning rates beyond these are likely to have led to what is not finite.
+LARGE, LARGE_RATE = 100.0, 0.1
+
+
+@dataclasses.dataclass
+class _Copy:
+    """The training at the beginning of an epoch, or in the middle of one; all of it, or the parameters alone."""
+
+    is_whole: bool
+    n_epochs: int
+    first_row: int
+    steps: int
+    order: Array | None
+    random_state: Any
+    parameters: Array
+    moments: Array | None
+
+
+class Rewind:
+    """Keeps a copy of the training from not long ago, and goes through the steps since then once more, one by one.
+
+    That is possible because training is the same to the bit.
+    """
+
+    def __init__(self, training: Any, n_rows: int, max_epochs: int) -> None:
+        self._training = training
+        # A few steps alone, of `partial_fit`, are not worth copies of all that they depend on.
+        self._is_long = max_epochs > 1 or n_rows > STEPS_PER_COPY * training.batch_size
+        self._copy: _Copy | None = None
+
+    @property
+    def _is_due(self) -> bool:
+        return self._copy is None or self._training.optimizer.steps - self._copy.steps >= STEPS_PER_COPY
+
+    def is_finite(self) -> bool:
+        """Whether the training is, as far as it costs next to nothing to tell."""
+        t = self._training
+        return math.isfinite(t.loss_curve[-1]) and (not self._is_due or t.net.is_finite())
+
+    def note(self) -> None:
+        """Take a copy, if enough has happened since the last one."""
+        if self._is_due:
+            t = self._training
+            moments = t.optimizer.moments
+            self._copy = _Copy(
+                self._is_long, t.n_epochs, t.rows_done, t.optimizer.steps, t.order,
+                t.random_state.get_state(legacy=False) if self._is_long and t.shuffle else None,
+                t.net.snapshot(), moments.copy() if self._is_long and moments is not None else None,
+            )  # fmt: skip
+
+    def find(self, examples: Examples) -> tuple[int, int] | None:
+        """Leave the network before the first step that was not finite, and return its epoch and number, from 1 on.
+
+        None, and the network as it was at the time of the copy, if that cannot be told.
+        """
+        t, copy = self._training, self._copy
+        if copy is None:
+            return None
+        t.net.restore(copy.parameters)
+        if not copy.is_whole:
+            return None
+        end = t.random_state.get_state(legacy=False)
+        t.optimizer.steps = copy.steps
+        if t.optimizer.moments is not None:
+            t.optimizer.moments[:] = 0 if copy.moments is None else copy.moments
+        if t.shuffle:
+            t.random_state.set_state(copy.random_state)
+        try:
+            return self._first_bad_step(examples, copy)
+        finally:
+            t.random_state.set_state(end)
+
+    def _first_bad_step(self, examples: Examples, copy: _Copy) -> tuple[int, int] | None:
+        t, order, first_row = self._training, copy.order, copy.first_row
+        rates = t.history["learning_rate"][len(t.loss_curve) - t.n_epochs + copy.n_epochs :]
+        rate = t.optimizer.learning_rate
+        if t.rows_done:  # an epoch that a callback has broken off
+            rates.append(rate)
+        for n, rate_of_epoch in enumerate(rates):
+            t.optimizer.learning_rate = rate_of_epoch
+            if n or not first_row:
+                order, first_row = t.shuffled(order), 0
+            rows = np.arange(examples.rows.n) if order is None else order
+            for first in range(first_row, len(rows), t.batch_size):
+                before = t.net.snapshot()
+                batch = rows[first : first + t.batch_size]
+                epochs = Epochs(1)
+                t.net.train(examples, len(batch), t.optimizer, len(batch), batch, t.alpha, epochs)
+                if not np.isfinite(epochs.means(len(batch))).all() or not t.net.is_finite():
+                    t.net.restore(before)
+                    t.optimizer.learning_rate = rate
+                    return copy.n_epochs + n + 1, first // t.batch_size + 1
+        t.optimizer.learning_rate = rate
+        t.net.restore(copy.parameters)
+        return None
+
+
+def likely_causes(X: Any, targets: Array | None, sample_weight: Array | None, learning_rate: float) -> str:
+    """Return what is out of the ordinary about a training that diverged, and what to do about it.
+
+    `targets` are those that are not bounded, `learning_rate` is NaN where there is none.
+    """
+    causes = []
+    values = X if isinstance(X, np.ndarray) else X.data
+    for name, array, mend in [
+        ("value in X", values, "scale the features, by StandardScaler for example"),
+        ("value in y", targets, "scale the targets"),
+        ("sample_weight", sample_weight, "divide the weights by their mean"),
+    ]:
+        largest = 0.0 if array is None or not array.size else float(np.abs(array).max())
+        if largest > LARGE:
+            causes.append(f"the largest {name} is {largest:.3g} ({mend})")
+    if not math.isnan(learning_rate) and (not causes or learning_rate > LARGE_RATE):
+        causes.append(f"the learning rate is {learning_rate:.3g} (try a tenth of it)")
+    return "Likely causes: " + "; ".join(causes) + "." if causes else "A larger alpha may help."

@@ -1,0 +1,203 @@
+"""Prediction: lanes go along units, so that nothing is transposed, whether one row or many.
+
+Many rows are shared out in slices of rows. Of a few rows all threads take each layer together, as a phase of a team
+whose slices are panels of W: to read W is what takes the time. The sums have the order that they have in training, so a
+row has the same bits whichever rows it comes with.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange, types
+
+from fastnn.kernels import team
+from fastnn.kernels.activations import IDENTITY, activation_forward
+from fastnn.kernels.jit import entry_point, jit, once
+from fastnn.kernels.losses import SOFTMAX, output_forward
+from fastnn.kernels.plan import ACTIVATION, N_IN, N_OUT, WEIGHTS
+from fastnn.kernels.products import panel_width, round_up
+from fastnn.kernels.simd import (
+    block_height,
+    flush_subnormals,
+    lanes_of,
+    restore_subnormals,
+    transpose_block,
+    transposed_kernel,
+    view,
+)
+from fastnn.kernels.team import (
+    address_of,
+    compile_region,
+    complete,
+    finish_slice,
+    native_address,
+    native_caller,
+    next_slice,
+    wait_for,
+)
+
+BLOCK_ROWS = 48  # rows that meet a panel of W one after the other
+
+
+@jit
+def leading_dimension_of(layers, lanes):
+    """Distance of the rows of activations: room for the widest layer, and odd in cache lines."""
+    widest = 0
+    for l in range(layers.shape[0]):
+        widest = max(widest, layers[l, N_OUT])
+    return (widest // (2 * lanes) + 1) * 2 * lanes + lanes
+
+
+@jit
+def scratch_size(ld):
+    """Elements of scratch of a slice: two layers, the outputs by unit, and two rows of work."""
+    return BLOCK_ROWS * (3 * ld + 2)
+
+
+@jit
+def count_panels(n_units, lanes):
+    unit, n = 0, 0
+    while unit < n_units:
+        unit += panel_width(n_units - unit, lanes)
+        n += 1
+    return n
+
+
+@jit
+def forward_panels(z, z_at, ld, a, a_at, lda, params, layer, activation, n_rows, low, high):
+    """Panels [low, high) of f(a . W + b), by row."""
+    n_in, n_out, lanes = layer[N_IN], layer[N_OUT], lanes_of(params)
+    unit, number = 0, 0
+    while unit < n_out:
+        panel = panel_width(n_out - unit, lanes)
+        if low <= number < high:
+            w_at, vectors, first = layer[WEIGHTS] + unit * (n_in + 1), panel // lanes, 0
+            while first < n_rows:
+                height = block_height(n_rows - first, vectors)
+                transposed_kernel(z, z_at + first * ld + unit, ld, a, a_at + first * lda, lda, params, w_at, panel,
+                                  n_in, height, vectors, False, params, w_at + 64 * panel, 1, 0)
+                first += height
+            biases = view(params, w_at + n_in * panel, panel)
+            for r in range(n_rows):
+                row = view(z, z_at + r * ld + unit, panel)
+                for u in range(panel):
+                    row[u] += biases[u]
+                activation_forward(activation, row)
+        unit += panel
+        number += 1
+
+
+@jit
+def transpose_rows(target, target_at, target_ld, source, source_at, source_ld, n_rows, n_columns):
+    """Transpose a matrix in whole blocks: whatever lies beyond it goes along."""
+    lanes = lanes_of(source)
+    for r in range(0, n_rows, lanes):
+        for c in range(0, n_columns, lanes):
+            transpose_block(target, target_at + c * target_ld + r, target_ld,
+                            source, source_at + r * source_ld + c, source_ld)
+
+
+@jit
+def write_outputs(output, z, z_at, ld, n_rows, n_out, work_at, out, first):
+    """Outputs from the last pre-activations, by row, with room for them by unit and two rows more at `work_at`."""
+    values_at, n_units = z_at, round_up(n_rows, lanes_of(z))
+    n = n_rows * ld
+    if output == SOFTMAX:  # the one that goes over all units of a row
+        transpose_rows(z, work_at, n_units, z, z_at, ld, n_rows, n_out)
+        values_at, n = work_at, n_out * n_units
+    output_forward(output, view(z, values_at, n), n_units, view(z, work_at + BLOCK_ROWS * ld, 2 * n_units))
+    if output == SOFTMAX:
+        transpose_rows(z, z_at, ld, z, work_at, n_units, n_out, n_rows)
+    for r in range(n_rows):
+        row = view(z, z_at + r * ld, n_out)
+        for u in range(n_out):
+            out[first + r, u] = row[u]
+
+
+def run_forward(thread, n_slices, output, X, layers, params, scratch, out, state):
+    """One thread's way through all the layers.
+
+    Each slice has `scratch_size` elements of scratch. `state` is zeros.
+    """
+    subnormals = flush_subnormals()
+    n_rows, n_layers, lanes = X.shape[0], layers.shape[0], lanes_of(params)
+    n_out, ld = layers[n_layers - 1, N_OUT], leading_dimension_of(layers, lanes)
+    n_scratch = scratch_size(ld)
+    together, phase = n_slices > 1 and n_rows <= BLOCK_ROWS, 0
+    slice_number = 0 if together or n_slices == 1 else next_slice(state, thread, n_slices, 1)
+    while slice_number >= 0:
+        base, low, high = slice_number * n_scratch, 0, n_rows
+        if not together:
+            low, high = n_rows * slice_number // n_slices, n_rows * (slice_number + 1) // n_slices
+        for first in range(low, high, BLOCK_ROWS):
+            n = min(BLOCK_ROWS, high - first)
+            a, lda, z_at = view(X, 0, X.size), layers[0, N_IN], base
+            a_at, following = first * lda, base + BLOCK_ROWS * ld
+            for l in range(n_layers):
+                layer = layers[l]
+                code = layer[ACTIVATION] if l + 1 < n_layers else IDENTITY
+                n_panels, last = count_panels(layer[N_OUT], lanes), not together
+                phase += 1
+                part = next_slice(state, thread, n_slices, phase) if together else 0
+                while part >= 0:
+                    start, stop = 0, n_panels
+                    if together:
+                        start, stop = n_panels * part // n_slices, n_panels * (part + 1) // n_slices
+                    forward_panels(scratch, z_at, ld, a, a_at, lda, params, layer, code, n, start, stop)
+                    part = -1
+                    if together:
+                        last = finish_slice(state, n_slices, phase)
+                        part = next_slice(state, thread, n_slices, phase)
+                if last and l + 1 == n_layers:
+                    write_outputs(output, scratch, z_at, ld, n, n_out, base + 2 * BLOCK_ROWS * ld, out, first)
+                if together:
+                    if last:
+                        complete(state, phase)
+                    wait_for(state, phase)
+                a, a_at, lda, z_at, following = scratch, z_at, ld, following, z_at
+        slice_number = -1 if together or n_slices == 1 else next_slice(state, thread, n_slices, 1)
+    restore_subnormals(subnormals)
+
+
+def argument_types(real: Any) -> list[Any]:
+    """Types of the arguments of `run_forward` after the thread, for a network of numbers of type `real`."""
+    vector, matrix, whole = types.Array(real, 1, "C"), types.Array(real, 2, "C"), types.int64
+    return [whole, whole, matrix, types.Array(whole, 2, "C"), vector, vector, matrix, types.Array(whole, 1, "C")]
+
+
+_call = native_caller(argument_types)
+
+
+def run_team(n_threads, address, zero, arguments):
+    """Call `run_forward` at `address` with (thread, *arguments) in each of `n_threads` threads."""
+    where = address_of(arguments)
+    for thread in prange(n_threads):
+        _call(address, thread, where, zero)
+
+
+@once
+def driver(dtype: np.dtype[Any]) -> Any:
+    """Return `run_forward` compiled for a dtype; from the cache when this machine compiled it before."""
+    signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
+    return entry_point(run_forward, signature, f"{dtype.name}-forward")
+
+
+@once
+def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
+    """Return the parallel region, and the address of the machine code that each of its threads runs."""
+    name = f"{dtype.name}-forward-team"
+    return compile_region(run_team, argument_types, dtype, name), native_address(driver(dtype))
+
+
+def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:
+    """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
+    driver(dtype)
+    if with_team:
+        _team(dtype)
+
+
+def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]) -> None:
+    """Call `run_forward` in this thread, or in a team of `n_threads` that `run_team` gets to work."""
+    team.launch(driver(dtype), lambda: _team(dtype), n_threads, dtype.type(0), arguments, run_team)

@@ -1,0 +1,104 @@
+"""Dicts and lists of arrays, numbers and strings, as a file of the safetensors layout; nothing in it is ever run.
+
+The arrays are the tensors; the rest is JSON among the metadata, together with what the file is and a checksum.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_ARRAY = "__array__"  # stands in the JSON for an array: {"__array__": its name}
+
+
+class DamagedError(ValueError):
+    """The file is not whole, or is no such file at all."""
+
+
+def write_tree(file: BinaryIO, kind: str, tree: Any) -> None:
+    """Write a tree to an open file; `kind` says what it is."""
+    arrays: dict[str, Array] = {}
+    text = json.dumps(_without_arrays(tree, "", arrays))
+    header: dict[str, Any] = {"__metadata__": {"kind": kind, "tree": text, "checksum": _checksum(text, arrays)}}
+    end = 0
+    for name, array in arrays.items():
+        offsets = [end, end := end + array.nbytes]
+        header[name] = {"dtype": _NAMES[array.dtype.str], "shape": list(array.shape), "data_offsets": offsets}
+    lines = json.dumps(header).encode()
+    lines += b" " * (-len(lines) % 8)
+    file.write(len(lines).to_bytes(8, "little"))
+    file.write(lines)
+    for array in arrays.values():
+        file.write(_bytes(array))
+
+
+def read_tree(path: Path, kind: str) -> Any:
+    """Return the tree of a file.
+
+    Raises
+    ------
+    DamagedError
+        If the file is not what `write_tree` has written.
+    """
+    content = path.read_bytes()
+    try:
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        metadata, data = header.pop("__metadata__"), memoryview(content)[8 + length :]
+        arrays = {name: _array(entry, data) for name, entry in header.items()}
+        if metadata["kind"] != kind:
+            raise ValueError(f"its kind is {metadata['kind']!r}")
+        if metadata["checksum"] != _checksum(metadata["tree"], arrays):
+            raise ValueError("its checksum is wrong")
+        return _with_arrays(json.loads(metadata["tree"]), arrays)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged, or no {kind}: {error}") from error
+
+
+def _array(entry: dict[str, Any], data: memoryview) -> Array:
+    start, stop = entry["data_offsets"]
+    if not 0 <= start <= stop <= len(data):
+        raise ValueError("its data end too early")
+    return np.frombuffer(data[start:stop], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
+
+
+def _without_arrays(tree: Any, name: str, arrays: dict[str, Array]) -> Any:
+    if isinstance(tree, np.ndarray):
+        arrays[name] = np.asarray(tree, tree.dtype.newbyteorder("<"), order="C")
+        return {_ARRAY: name}
+    if isinstance(tree, dict):
+        return {key: _without_arrays(value, f"{name}.{key}".lstrip("."), arrays) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_without_arrays(value, f"{name}.{i}".lstrip("."), arrays) for i, value in enumerate(tree)]
+    return tree.item() if isinstance(tree, np.generic) else tree
+
+
+def _with_arrays(tree: Any, arrays: dict[str, Array]) -> Any:
+    if isinstance(tree, list):
+        return [_with_arrays(value, arrays) for value in tree]
+    if isinstance(tree, dict):
+        if tree.keys() == {_ARRAY}:
+            return arrays[tree[_ARRAY]]
+        return {key: _with_arrays(value, arrays) for key, value in tree.items()}
+    return tree
+
+
+def _bytes(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _checksum(text: str, arrays: dict[str, Array]) -> str:
+    whole = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, array in arrays.items():
+        whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        whole.update(_bytes(array))
+    return whole.hexdigest()

@@ -1,0 +1,524 @@
+"""Callbacks: what they hear, what they may do, and that they cost nothing where there are none."""
+
+import csv
+import io
+import json
+import logging
+import math
+import pickle
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import csr
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import GridSearchCV
+from sklearn_versions import HAS_CALLBACKS
+
+import fastnn
+from fastnn import (
+    Callback,
+    CSVLog,
+    EarlyStopping,
+    JSONLinesLog,
+    LearningRateSchedule,
+    MLPClassifier,
+    MLPRegressor,
+    ProgressBar,
+    TimeBudget,
+    callbacks,
+)
+from fastnn.kernels import epoch
+from fastnn.model import MLP, rows_of_next_call
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(100, 5))
+Y = (X[:, 0] + 0.5 * RNG.normal(size=100) > 0).astype(int)
+X_VAL, Y_VAL = X[:30], Y[:30]
+
+
+class Recorder(Callback):
+    """Remembers the moments, and in the one asked for stops or raises."""
+
+    def __init__(self, stop_at=None, raise_at=None):
+        self.stop_at, self.raise_at = stop_at, raise_at
+
+    def hear(self, *moment):
+        self.moments.append(moment)
+        if moment == self.raise_at:
+            raise RuntimeError("from a callback")
+        return moment == self.stop_at
+
+    def on_fit_begin(self, fit):
+        self.moments = []
+        self.hear("fit begins")
+
+    def on_epoch_begin(self, fit):
+        self.hear("epoch begins", fit.epoch)
+
+    def on_epoch_end(self, fit):
+        assert fit.epoch == fit.model.n_iter_ == len(fit.history["loss"]) and fit.loss == fit.model.loss_
+        return self.hear("epoch ends", fit.epoch)
+
+    def on_fit_end(self, fit):
+        self.hear("fit ends")
+
+
+class BatchRecorder(Recorder):
+    def on_batch_end(self, fit):
+        assert fit.model.predict(X).shape == Y.shape
+        return self.hear("batch ends", fit.epoch, fit.batch)
+
+
+def classifier(*told, **params):
+    settings = {"random_state": 0, "max_iter": 3, "batch_size": 40, "hidden_layer_sizes": (8,), **params}
+    return MLPClassifier(**settings, callbacks=list(told) or None)
+
+
+def assert_same(model, other):
+    for array, expected in zip([*model.coefs_, *model.intercepts_], [*other.coefs_, *other.intercepts_], strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert model.loss_curve_ == other.loss_curve_ and model.n_iter_ == other.n_iter_
+
+
+# -- moments ----------------------------------------------------------------------------------------------------------
+
+
+def test_moments():
+    recorder, batches = Recorder(), BatchRecorder()
+    model = classifier(recorder, batches).fit(X, Y)
+    epochs = [moment for e in range(3) for moment in [("epoch begins", e), ("epoch ends", e + 1)]]
+    assert recorder.moments == [("fit begins",), *epochs, ("fit ends",)]
+    assert [m for m in batches.moments if m[0] != "batch ends"] == recorder.moments
+    assert [m[1:] for m in batches.moments if m[0] == "batch ends"] == [(e, b) for e in range(3) for b in (1, 2, 3)]
+    assert_same(model, classifier().fit(X, Y))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("rows", [X, csr(100, 30)], ids=["dense", "sparse"])
+def test_batch_by_batch_is_the_same_to_the_bit(rows, early_stopping, dtype):
+    settings = {"early_stopping": early_stopping, "batch_size": 7, "alpha": 0.1}
+    weight = RNG.uniform(0.5, 2, 100)
+
+    class Batches(Callback):
+        def on_batch_end(self, fit):
+            assert fit.n_batches == -(-(90 if early_stopping else 100) // 7)
+
+    rows = rows.astype(dtype)
+    assert_same(classifier(Batches(), **settings).fit(rows, Y, weight), classifier(**settings).fit(rows, Y, weight))
+
+
+def test_chunks_of_a_long_epoch(monkeypatch):
+    """Every call takes a second, as it were, so that none has more than a batch."""
+    monkeypatch.setattr("fastnn.training.rows_of_next_call", lambda rows, step, seconds: step)
+    heard = []
+
+    class Chunks(Callback):
+        def on_chunk_end(self, fit):
+            heard.append((fit.epoch, fit.batch))
+            return fit.epoch == 2
+
+    model = classifier(Chunks()).fit(X, Y)
+    assert heard == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1)]  # the last chunk of an epoch is its end
+    assert model.n_iter_ == len(model.loss_curve_) == 2 and model.t_ == 200
+
+
+def test_without_callbacks_nothing_is_called_for_them(monkeypatch):
+    calls, train = [], MLP.train
+    monkeypatch.setattr(MLP, "train", lambda *args: calls.append(args) or train(*args))
+    monkeypatch.setattr(MLP, "train_part", None)
+    monkeypatch.setattr(callbacks.Fit, "__init__", None)
+    for told in (None, [], ()):
+        MLPClassifier(max_iter=5, callbacks=told).fit(X, Y)
+    assert 3 <= len(calls) <= 15
+
+
+def test_without_batch_moments_an_epoch_is_one_call(monkeypatch):
+    calls, launch = [], epoch.launch
+    monkeypatch.setattr(epoch, "launch", lambda *args: calls.append(args) or launch(*args))
+    classifier(Recorder(), max_iter=30, batch_size=10).fit(X, Y)
+    assert len(calls) < 30 + 10  # until it is known how long they take, the first epochs go in parts
+
+
+@pytest.mark.parametrize("stop_at", [("epoch ends", 2), ("batch ends", 1, 3)])
+def test_stopping_at_the_end_of_an_epoch(stop_at):
+    recorder = BatchRecorder(stop_at)
+    assert_same(classifier(recorder).fit(X, Y), classifier(max_iter=2).fit(X, Y))
+    assert recorder.moments[-1] == ("fit ends",)
+
+
+def test_stopping_in_the_middle_of_an_epoch():
+    model = classifier(BatchRecorder(("batch ends", 1, 1))).fit(X, Y)
+    assert model.n_iter_ == len(model.loss_curve_) == 1
+    after = classifier(max_iter=1).fit(X, Y).predict_proba(X)
+    assert np.isfinite(model.predict_proba(X)).all() and not np.array_equal(model.predict_proba(X), after)
+
+
+MOMENTS = [("fit begins",), ("epoch begins", 1), ("batch ends", 1, 2), ("epoch ends", 2), ("fit ends",)]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_an_error_leaves_a_usable_model(solver, moment):
+    recorder, other = BatchRecorder(raise_at=moment), Recorder()
+    model = classifier(other, recorder, solver=solver, early_stopping=solver == "adam")
+    if solver == "lbfgs" and moment[0] == "batch ends":
+        pytest.skip("L-BFGS has no batches")
+    with pytest.raises(RuntimeError, match="from a callback"):
+        model.fit(X, Y)
+    assert model.predict(X).shape == Y.shape and np.isfinite(model.predict_proba(X)).all()
+    if solver != "lbfgs":
+        assert model.n_iter_ == len(model.loss_curve_) == len(model.history_.get("loss", []))
+    if moment[0] != "fit begins":
+        assert other.moments[-1] == ("fit ends",)
+    settings = {"solver": solver, "early_stopping": solver == "adam"}
+    whole = classifier(**settings).fit(X, Y)
+    np.testing.assert_array_equal(model.set_params(callbacks=None).fit(X, Y).predict_proba(X), whole.predict_proba(X))
+
+
+def test_partial_fit_is_not_told():
+    recorder = Recorder(raise_at=("fit begins",))
+    classifier(recorder).partial_fit(X, Y, classes=[0, 1])
+
+
+@pytest.mark.skipif(not HAS_CALLBACKS, reason="this scikit-learn has no callbacks")
+def test_together_with_those_of_scikit_learn():
+    from sklearn.callback import ScoringMonitor
+
+    monitor, recorder = ScoringMonitor(scoring="accuracy"), Recorder(("epoch ends", 2))
+    model = classifier(recorder).set_callbacks(monitor).fit(X, Y)
+    assert model.n_iter_ == 2
+    assert len([row for row in monitor.get_logs().data if row["task_name"] == "epoch"]) == 2
+
+
+# -- as a parameter ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", [3, "ProgressBar", Recorder()])
+def test_callbacks_are_a_list(told):
+    with pytest.raises(ValueError, match="The 'callbacks' parameter of MLPClassifier must be an instance of 'list'"):
+        MLPClassifier(callbacks=told).fit(X, Y)
+
+
+def test_what_is_no_callback_is_refused():
+    with pytest.raises(TypeError, match=r"^callbacks must be a list of fastnn\.Callback objects, got 'x' in it$"):
+        MLPClassifier(callbacks=["x"]).fit(X, Y)
+
+
+def test_clones_pickles_and_scikit_learns_estimators(tmp_path):
+    early, bar = EarlyStopping(X_VAL, Y_VAL), CSVLog(tmp_path / "log")
+    model = classifier(early, bar)
+    twin = clone(model)
+    assert twin.callbacks[0] is not early and twin.callbacks[0].X_val is early.X_val
+    model.fit(X, Y)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert_same(again.fit(X, Y), model)
+    theirs = model.to_sklearn()
+    assert "callbacks" not in theirs.get_params()
+    assert MLPClassifier.from_sklearn(theirs).callbacks is None
+
+
+def test_pickles_from_before_there_were_callbacks():
+    model = classifier().fit(X, Y)
+    state = model.__getstate__()
+    del state["callbacks"], state["history_"]
+    old = MLPClassifier.__new__(MLPClassifier)
+    old.__setstate__(state)
+    assert old.get_params() == model.get_params()
+    assert len(old.set_params(warm_start=True).fit(X, Y).history_["seconds"]) == 6
+
+
+def test_grid_search():
+    early = EarlyStopping(X_VAL, Y_VAL, patience=1)
+    search = GridSearchCV(classifier(early, max_iter=20), {"alpha": [0.1, 1.0]}, cv=2).fit(X, Y)
+    assert search.best_estimator_.n_iter_ < 20 and not hasattr(early, "best_epoch_")
+
+
+# -- early stopping ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scoring", [None, "accuracy", "roc_auc", "neg_log_loss", lambda m, X, y: m.predict(X).mean()])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_early_stopping(scoring, solver):
+    early = EarlyStopping(X_VAL, Y_VAL, scoring, patience=3, min_delta=1e-3)
+    settings = {"max_iter": 60, "learning_rate_init": 0.05, "tol": 0.0, "solver": solver}
+    model = classifier(early, **settings).fit(X, Y)
+    scorer = get_scorer(scoring) if isinstance(scoring, str) else scoring or (lambda m, X, y: m.score(X, y))
+    scores = model.history_["validation_score"]
+    best, best_epoch, since = -math.inf, 0, 0
+    for n, score in enumerate(scores, 1):
+        since = 0 if score > best + 1e-3 else since + 1
+        best, best_epoch = (score, n) if not since else (best, best_epoch)
+        assert (since >= 3) <= (n == len(scores))
+    assert model.n_iter_ == len(scores) and (since == 3 or len(scores) == 60)
+    assert (early.best_score_, early.best_epoch_) == (best, best_epoch) and scorer(model, X_VAL, Y_VAL) == best
+    at_best = classifier(**{**settings, "max_iter": best_epoch}).fit(X, Y)
+    np.testing.assert_array_equal(model.predict_proba(X), at_best.predict_proba(X))
+
+
+def test_early_stopping_with_the_last_weights():
+    early = EarlyStopping(X_VAL, Y_VAL, lambda *_: 0.0, patience=2, restore_best=False)
+    assert_same(classifier(early, max_iter=9).fit(X, Y), classifier(max_iter=3).fit(X, Y))
+
+
+def test_scores_that_are_not_numbers_do_not_count():
+    early = EarlyStopping(X_VAL, Y_VAL, lambda *_: math.nan, patience=2)
+    model = classifier(early, max_iter=9).fit(X, Y)
+    assert model.n_iter_ == 2 and early.best_epoch_ == 0
+
+
+@pytest.mark.parametrize(("setting", "value"), [("patience", 0), ("min_delta", -1.0), ("min_delta", math.nan)])
+def test_settings_of_early_stopping(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} must be at least"):
+        EarlyStopping(X_VAL, Y_VAL, **{setting: value})
+
+
+# -- time and rate ----------------------------------------------------------------------------------------------------
+
+
+def test_time_budget(monkeypatch, caplog):
+    """An epoch takes ten seconds, and one more would not be over within the minute."""
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "time", lambda: now[0])
+    monkeypatch.setattr(TimeBudget, "on_chunk_end", Callback.on_chunk_end)
+
+    class Clock(Callback):
+        def on_epoch_begin(self, fit):
+            now[0] += 10
+
+    budget = TimeBudget("1min")
+    with caplog.at_level(logging.INFO, "fastnn"):
+        model = classifier(Clock(), budget, max_iter=20).fit(X, Y)
+    assert "the time budget of 1min is used up after 5 epochs" in caplog.text
+    assert_same(model, classifier(max_iter=5).fit(X, Y))
+    assert classifier(Clock(), budget, max_iter=20).fit(X, Y).n_iter_ == 1  # of the job, not of each fit
+
+
+def test_time_budget_within_an_epoch(monkeypatch):
+    monkeypatch.setattr("fastnn.training.rows_of_next_call", lambda rows, step, seconds: step)
+    model = classifier(TimeBudget(0)).fit(X, Y)
+    assert model.n_iter_ == 0 and model.predict(X).shape == Y.shape
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_learning_rate_schedule(solver):
+    rates = [0.1, 0.01, 0.02]
+    model = classifier(LearningRateSchedule(rates.__getitem__), solver=solver).fit(X, Y)
+    assert model.history_["learning_rate"] == rates
+    assert model.loss_curve_[0] == classifier(solver=solver, learning_rate_init=0.1, max_iter=1).fit(X, Y).loss_
+    with pytest.raises(ValueError, match="the solver 'lbfgs' has no learning rate"):
+        classifier(LearningRateSchedule(rates.__getitem__), solver="lbfgs").fit(X, Y)
+
+
+# -- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_csv_log(tmp_path):
+    scores = iter([0.5, math.nan, 0.25])
+    told = [CSVLog(tmp_path / "log"), EarlyStopping(X_VAL, Y_VAL, lambda *_: next(scores))]
+    (tmp_path / "log").write_text("from another day")
+    model = classifier(*told).fit(X, Y)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "log").read_text())))
+    for name, column in model.history_.items():
+        assert repr([float(row[name]) for row in rows]) == repr(column)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_json_lines_log(tmp_path):
+    scores = iter([0.5, math.nan, 0.25])
+    told = [JSONLinesLog(tmp_path / "log"), EarlyStopping(X_VAL, Y_VAL, lambda *_: next(scores))]
+    model = classifier(*told).fit(X, Y)
+    rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [row["loss"] for row in rows] == model.loss_curve_
+    assert [row["validation_score"] for row in rows] == [0.5, None, 0.25]
+    assert rows[0].keys() == {"epoch", *model.history_}
+
+
+def test_a_line_is_there_as_soon_as_its_epoch_is_over(tmp_path):
+    class Look(Callback):
+        rank = 2
+
+        def on_epoch_end(self, fit):
+            assert len((tmp_path / "log").read_text().splitlines()) == fit.epoch
+
+    classifier(Look(), JSONLinesLog(tmp_path / "log"), solver="lbfgs").fit(X, Y)
+
+
+def test_progress_in_lines(capsys):
+    classifier(ProgressBar(every=0), early_stopping=True).fit(X, Y)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert re.fullmatch(r"epoch 1/3: loss 0\.\d+, validation score [\d.]+, 0 s", lines[0])
+    classifier(ProgressBar(every="1h")).fit(X, Y)
+    assert re.fullmatch(r"epoch 3/3: loss 0\.\d+, 0 s", capsys.readouterr().err.strip())
+
+
+def test_progress_in_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(callbacks, "_shows_bars", lambda: True)
+    model = classifier(ProgressBar()).fit(X, Y)
+    err = capsys.readouterr().err
+    assert "3/3" in err and "loss=" in err and "epoch" in err
+    pickle.dumps(model)
+
+
+def test_nothing_is_printed_unless_asked(tmp_path):
+    script = (
+        "import numpy as np, fastnn; X = np.ones((40, 2)); "
+        f"told = [fastnn.Checkpoint({str(tmp_path / 'c')!r}), "
+        f"fastnn.CSVLog({str(tmp_path / 'l')!r}), fastnn.TimeBudget(0)]; "
+        "[fastnn.MLPClassifier(max_iter=2, callbacks=told).fit(X, X[:, 0]) for _ in range(2)]"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout == "" and "fastnn" not in done.stderr.replace("compil", "")
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+def test_calls_are_cut_by_the_time_they_take(monkeypatch):
+    """Ctrl-C takes effect between calls: those of a slow machine have fewer batches, and at least one."""
+    assert rows_of_next_call(1000, 10, 0.1) == 1000
+    assert rows_of_next_call(1000, 10, 1.0) == 100
+    assert rows_of_next_call(1000, 10, 100.0) == 10
+    assert rows_of_next_call(1000, 10, 0.0) == 8000
+    calls, launch = [], epoch.launch
+    whole = classifier(batch_size=10).fit(X, Y)
+    monkeypatch.setattr(epoch, "launch", lambda *args: calls.append(args) or launch(*args))
+    monkeypatch.setattr("fastnn.model.FLOPS_PER_CALL", 1.0)
+    monkeypatch.setattr("fastnn.model.FLOPS_PER_EPOCHS", 1.0)
+    monkeypatch.setattr("fastnn.model.rows_of_next_call", lambda rows, step, seconds: 2 * step)
+    assert_same(classifier(batch_size=10).fit(X, Y), whole)
+    assert len(calls) == 3 * (1 + 5)
+
+
+@pytest.mark.parametrize("batch_size", [10, 100])
+@pytest.mark.parametrize("told", [[], [BatchRecorder()]], ids=["alone", "callbacks"])
+def test_ctrl_c_in_any_compiled_call_leaves_a_usable_model(told, batch_size, monkeypatch):
+    launch, calls = epoch.launch, []
+
+    def interrupted(*args):
+        calls.append(args)
+        launch(*args)
+        if len(calls) == 3:
+            monkeypatch.setattr(epoch, "launch", launch)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(epoch, "launch", interrupted)
+    monkeypatch.setattr("fastnn.model.FLOPS_PER_CALL", 1.0)
+    monkeypatch.setattr("fastnn.model.FLOPS_PER_EPOCHS", 1.0)
+    with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
+        model = classifier(batch_size=batch_size, activation="tanh").set_params(callbacks=told).fit(X, Y)
+    assert model.n_iter_ == len(model.loss_curve_) == len(model.history_["seconds"]) <= 3
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
+# -- losses that are not finite ---------------------------------------------------------------------------------------
+
+ERROR = (
+    r"^Solver produced non-finite parameter weights\. The input data may contain large values and need to be"
+    r" preprocessed\. Training diverged in epoch {}, step {}; the last finite weights were kept\. Likely causes: {}"
+)
+
+
+@pytest.mark.parametrize("told", [None, [Recorder()], [BatchRecorder()]], ids=["alone", "epochs", "batches"])
+def test_the_step_is_found_and_the_weights_before_it_are_kept(told):
+    """A single row is out of all proportion, and comes in the sixth batch."""
+    rows = X.copy()
+    rows[57] = 1e200
+    settings = {"solver": "sgd", "shuffle": False, "batch_size": 10, "random_state": 0, "activation": "identity"}
+    model = MLPRegressor(**settings, callbacks=told)
+    if told and isinstance(told[0], BatchRecorder):
+        told[0].hear = lambda *moment: None
+    with pytest.raises(ValueError, match=ERROR.format(1, 6, r"the largest value in X is 1e\+200 \(scale the features")):
+        model.fit(rows, Y)
+    before = MLPRegressor(**settings, max_iter=1).fit(X[:50], Y[:50])
+    np.testing.assert_array_equal(model.predict(X), before.predict(X))
+    assert model.n_iter_ == len(model.loss_curve_) == 1 and not np.isfinite(model.loss_)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 100])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_steps_of_several_epochs_are_gone_through_again(batch_size, shuffle):
+    settings = {
+        "solver": "sgd", "batch_size": batch_size, "random_state": 0, "activation": "identity", "shuffle": shuffle,
+        "momentum": 0.5, "learning_rate_init": 30.0 if batch_size == 100 else 0.8, "hidden_layer_sizes": (4,),
+        "max_iter": 400,
+    }  # fmt: skip
+    model = MLPRegressor(**settings)
+    with pytest.raises(ValueError, match=r"Training diverged in epoch \d+, step \d+.*the learning rate is") as raised:
+        model.fit(X, Y)
+    at, step = map(int, re.search(r"epoch (\d+), step (\d+)", str(raised.value)).groups())
+    assert all(np.isfinite(w).all() for w in [*model.coefs_, *model.intercepts_])
+
+    class Watch(Callback):
+        """Looks at each step of a second training."""
+
+        bad = None
+
+        def on_batch_end(self, fit):
+            finite = all(np.isfinite(w).all() for w in [*fit.net.weights, *fit.net.biases])
+            if not finite and self.bad is None:
+                self.bad = (fit.epoch + 1, fit.batch)
+            if self.bad is None:
+                self.parameters = fit.parameters
+
+    watch = Watch()
+    with pytest.raises(ValueError, match="non-finite"):
+        MLPRegressor(**settings, callbacks=[watch]).fit(X, Y)
+    assert (at, step) <= watch.bad  # the loss may have been infinite before the weights were
+    if (at, step) == watch.bad:
+        for ours, theirs in zip(model.coefs_, watch.parameters[0], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_early_stopping_keeps_the_best_weights():
+    rows = np.vstack([X, np.full((1, 5), 1e300)])
+    model = MLPRegressor(random_state=0, early_stopping=True, solver="sgd", learning_rate_init=1e10)
+    with pytest.warns(ConvergenceWarning, match=r"^Training diverged in epoch 1, step \d.*best weights before that"):
+        model.fit(rows, np.append(Y, 0))
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_an_infinite_loss_of_finite_weights_is_a_warning():
+    """The square is too large for a float, its gradient is not, and the step is a small one."""
+    y = np.where(np.arange(100) == 57, 1e160, Y).astype(float)
+    settings = {"solver": "sgd", "learning_rate_init": 1e-300, "batch_size": 10, "shuffle": False, "random_state": 0}
+    with pytest.warns(ConvergenceWarning, match=r"in epoch 1, step 6: the loss is inf\. The last finite.*in y"):
+        model = MLPRegressor(**settings).fit(X, y)
+    assert model.n_iter_ == 1 and np.isfinite(model.predict(X)).all()
+
+
+def test_partial_fit_keeps_finite_weights():
+    model = MLPRegressor(random_state=0, solver="sgd").partial_fit(X, Y)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match=r"non-finite.*Training diverged; the last finite weights were kept"):
+        model.partial_fit(X * 1e250, Y)
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_lbfgs_keeps_finite_weights():
+    model = MLPRegressor(random_state=0, solver="lbfgs")
+    try:
+        model.fit(X * 1e200, Y)
+    except ValueError as error:
+        assert "The last finite weights were kept" in str(error)
+    assert all(np.isfinite(w).all() for w in model.coefs_)
+
+
+def test_callbacks_are_not_told_of_an_epoch_that_diverged(tmp_path):
+    recorder = Recorder()
+    log, saved = JSONLinesLog(tmp_path / "log"), fastnn.Checkpoint(tmp_path / "c", every=0)
+    model = MLPRegressor(solver="sgd", learning_rate_init=1e3, random_state=0, callbacks=[recorder, log, saved])
+    with pytest.raises(ValueError, match="diverged in epoch"):
+        model.fit(X, Y)
+    assert recorder.moments[-2:] == [("epoch begins", model.n_iter_ - 1), ("fit ends",)]
+    with pytest.raises(ValueError, match="diverged in epoch"):
+        model.fit(X, Y)

@@ -1,0 +1,443 @@
+"""Checkpoints: whatever ends a fit, the next run goes on to the same bits, or says why it cannot.
+
+With FASTNN_FULL=1 in the environment 200 kills of each kind of fit.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_job import SETTINGS
+from helpers import csr
+
+import fastnn
+from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, checkpoint
+from fastnn.atomic import atomic_write
+from fastnn.callbacks import seconds_of
+from fastnn.model import MLP
+from fastnn.trees import DamagedError, read_tree, write_tree
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(120, 6))
+Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 1)
+N_KILLS = 200 if os.environ.get("FASTNN_FULL") == "1" else 6
+JOB = Path(__file__).with_name("checkpoint_job.py")
+
+
+class Pause(Callback):
+    """Breaks the training off at each batch asked for, counted over all epochs."""
+
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def on_batch_end(self, fit):
+        if fit.epoch * fit.n_batches + fit.batch in self.batches:
+            fit.pause()
+
+
+class StopAfter(Callback):
+    def __init__(self, epoch, act):
+        self.epoch, self.act = epoch, act
+
+    def on_epoch_end(self, fit):
+        if fit.epoch == self.epoch:
+            self.act(fit)
+
+
+def classifier(*callbacks, **params):
+    return MLPClassifier(**{"random_state": 1, "max_iter": 8, "batch_size": 20, **params}, callbacks=list(callbacks))
+
+
+def everything(model):
+    """All that a fit leaves, but for the seconds it took."""
+    names = ("n_iter_", "t_", "loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_")
+    history = {name: column for name, column in model.history_.items() if name != "seconds"}
+    arrays = [array.tobytes() for array in [*model.coefs_, *model.intercepts_]]
+    return [arrays, history, *(getattr(model, name) for name in names)]
+
+
+def stopped_after(epoch, path, **params):
+    model = classifier(StopAfter(epoch, lambda fit: fit.pause()), Checkpoint(path), **params).fit(X, Y)
+    assert model.n_iter_ == epoch
+    return model
+
+
+# -- the same bits ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_killed_at_random_moments_and_resumed(setting, tmp_path):
+    command = [sys.executable, str(JOB), str(tmp_path), setting, str(N_KILLS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0 and "all the same" in done.stdout, done.stdout + done.stderr
+    print(done.stdout)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("params", [
+    {}, {"shuffle": False}, {"solver": "sgd", "learning_rate": "invscaling", "power_t": 0.3},
+    {"early_stopping": True, "n_iter_no_change": 3}, {"hidden_layer_sizes": (), "alpha": 0.1},
+], ids=str)  # fmt: skip
+def test_broken_off_in_the_middle_of_epochs(params, dtype, tmp_path):
+    rows, whole = X.astype(dtype), classifier(**params).fit(X.astype(dtype), Y)
+    for batches in [(3,), (6,), (7,), (20,), (39,), ()]:
+        model = classifier(Pause(*batches), Checkpoint(tmp_path / "c"), **params).fit(rows, Y)
+        assert model.predict(rows).shape == Y.shape
+    assert everything(model) == everything(whole)
+
+
+def test_sparse_rows_and_several_targets(tmp_path):
+    rows, targets = csr(90, 30), np.random.default_rng(1).normal(size=(90, 2))
+    settings = {"random_state": 0, "max_iter": 4, "batch_size": 16, "hidden_layer_sizes": (8,)}
+    whole = MLPRegressor(**settings).fit(rows, targets)
+    for batches in [(2,), (9,), ()]:
+        model = MLPRegressor(**settings, callbacks=[Pause(*batches), Checkpoint(tmp_path / "c")]).fit(rows, targets)
+    assert everything(model) == everything(whole)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_random_state_that_no_seed_tells(early_stopping, tmp_path):
+    """The second run goes on with the draws of the first, whatever its own would be."""
+    params = {"early_stopping": early_stopping, "max_iter": 6}
+    whole = classifier(random_state=np.random.RandomState(7), **params).fit(X, Y)
+    stopped_after(3, tmp_path / "c", random_state=np.random.RandomState(7), **params)
+    model = classifier(Checkpoint(tmp_path / "c"), random_state=np.random.RandomState(8), **params).fit(X, Y)
+    assert everything(model) == everything(whole)
+
+
+def test_warm_start(tmp_path):
+    first = classifier(max_iter=3, warm_start=True).fit(X, Y)
+    copies = [pickle.loads(pickle.dumps(first)) for _ in range(3)]
+    whole = copies[0].set_params(max_iter=8).fit(X, Y)
+    pause = StopAfter(4, lambda fit: fit.pause())
+    copies[1].set_params(max_iter=8, callbacks=[pause, Checkpoint(tmp_path / "c")]).fit(X, Y)
+    model = copies[2].set_params(max_iter=8, callbacks=[Checkpoint(tmp_path / "c")]).fit(X, Y)
+    assert everything(model) == everything(whole) and len(model.loss_curve_) == 11
+    with pytest.raises(ValueError, match="initial weights"):
+        classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
+
+
+# -- fits that are over -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{}, {"tol": 10.0, "n_iter_no_change": 2}, {"early_stopping": True}], ids=str)
+def test_a_finished_fit_is_not_trained_on(params, tmp_path, monkeypatch):
+    whole = classifier(Checkpoint(tmp_path / "c"), **params).fit(X, Y)
+    monkeypatch.setattr(MLP, "train_part", None)
+    assert everything(classifier(Checkpoint(tmp_path / "c"), **params).fit(X, Y)) == everything(whole)
+
+
+def test_a_fit_ended_by_a_callback_is_over(tmp_path):
+    callbacks = [fastnn.EarlyStopping(X, Y, lambda *_: 0.0, patience=2), Checkpoint(tmp_path / "c")]
+    for _ in range(2):
+        model = classifier(*callbacks).fit(X, Y)
+        assert model.n_iter_ == 3 and callbacks[0].best_epoch_ == 1
+
+
+def test_raised_max_iter_trains_on(tmp_path):
+    classifier(Checkpoint(tmp_path / "c"), max_iter=5, early_stopping=True).fit(X, Y)
+    model = classifier(Checkpoint(tmp_path / "c"), max_iter=9, early_stopping=True).fit(X, Y)
+    assert everything(model) == everything(classifier(max_iter=9, early_stopping=True).fit(X, Y))
+    with pytest.raises(ValueError, match=r"^max_iter must be at least 9, the epochs of .*c, got 4; or delete the file"):
+        classifier(Checkpoint(tmp_path / "c"), max_iter=4, early_stopping=True).fit(X, Y)
+
+
+# -- foreign and damaged files ----------------------------------------------------------------------------------------
+
+MEND = "Delete the file to begin anew, or use another path$"
+
+
+@pytest.mark.parametrize(("params", "data", "message"), [
+    ({"alpha": 0.5}, {}, r"its parameters alpha is 0\.0001, here it is 0\.5"),
+    ({"hidden_layer_sizes": (3,)}, {}, r"its parameters hidden_layer_sizes is \[100\], here it is \[3\]"),
+    ({"random_state": 2}, {}, "its parameters random_state is 1, here it is 2"),
+    ({}, {"X": X[:100], "y": Y[:100]}, r"its data X shape is \[120, 6\], here it is \[100, 6\]"),
+    ({}, {"X": X.astype("float32")}, "its data X dtype is 'float64', here it is 'float32'"),
+    ({}, {"X": X + 1e-9}, "the data X has other numbers"),
+    ({}, {"y": 2 - Y}, "the data y has other numbers"),
+    ({}, {"y": Y.astype(str)}, "its classes is"),
+    ({}, {"sample_weight": np.ones(120)}, "its data sample_weight is None"),
+], ids=str)  # fmt: skip
+def test_another_fit_is_refused(params, data, message, tmp_path):
+    stopped_after(2, tmp_path / "c")
+    before = (tmp_path / "c").read_bytes()
+    with pytest.raises(ValueError, match=f"{message}.*{MEND}"):
+        classifier(Checkpoint(tmp_path / "c"), **params).fit(**{"X": X, "y": Y, **data})
+    assert (tmp_path / "c").read_bytes() == before
+
+
+def test_another_estimator_or_callback_is_refused(tmp_path):
+    stopped_after(2, tmp_path / "c")
+    with pytest.raises(ValueError, match=f"its estimator is 'MLPClassifier', here it is 'MLPRegressor'.*{MEND}"):
+        MLPRegressor(callbacks=[Checkpoint(tmp_path / "c")]).fit(X, Y)
+    with pytest.raises(ValueError, match=rf"its callbacks with a state is \[\], here it is \['CSVLog'\].*{MEND}"):
+        classifier(fastnn.CSVLog(tmp_path / "log"), Checkpoint(tmp_path / "c")).fit(X, Y)
+
+
+def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    stopped_after(2, tmp_path / "c")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="is of format 2, newer than 1; update fastnn, or delete the file"):
+        classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "pickle"])
+def test_a_damaged_file_gives_way_to_the_one_before(damage, tmp_path, caplog):
+    path = tmp_path / "c"
+    classifier(StopAfter(5, lambda fit: fit.pause()), Checkpoint(path, every=0)).fit(X, Y)
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes({"truncated": content[:-9], "flipped": content, "empty": b"", "pickle": pickle.dumps(X)}[damage])
+    with caplog.at_level(logging.INFO, "fastnn"):
+        model = classifier(Checkpoint(path)).fit(X, Y)
+    assert f"going on from {path}.previous" in caplog.text and "after 4 epochs" in caplog.text
+    assert everything(model) == everything(classifier().fit(X, Y))
+    # The damaged one was not kept.
+    assert read_tree(Path(f"{path}.previous"), checkpoint.KIND)["state"]["n_epochs"] == 4
+
+
+def test_nothing_left_but_damage_is_an_error(tmp_path):
+    path = tmp_path / "c"
+    path.write_bytes(b"x" * 99)
+    with pytest.raises(ValueError, match=r"c is damaged, or no fastnn checkpoint: .*There is no .*c\.previous; delete"):
+        classifier(Checkpoint(path)).fit(X, Y)
+    Path(f"{path}.previous").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"c is damaged.*c\.previous is damaged.*delete both to begin anew"):
+        classifier(Checkpoint(path)).fit(X, Y)
+    assert path.read_bytes() == b"x" * 99
+
+
+def as_text(tree):
+    return json.dumps(tree, default=np.ndarray.tolist)
+
+
+def test_no_damage_gets_through(tmp_path):
+    tree = {"a": [np.arange(5), 1.5, None], "b": {"c": np.zeros((0, 2), "float32")}, "d": "text", "e": float("inf")}
+    path = tmp_path / "t"
+    with open(path, "wb") as file:
+        write_tree(file, "kind", tree)
+    again, content = read_tree(path, "kind"), path.read_bytes()
+    assert again["a"][0].tolist() == [0, 1, 2, 3, 4] and again["a"][1:] == [1.5, None] and again["e"] == float("inf")
+    assert again["b"]["c"].shape == (0, 2) and again["b"]["c"].dtype == "float32"
+    rng = np.random.default_rng(0)
+    for n in range(len(content)):
+        path.write_bytes(content[:n])
+        with pytest.raises(DamagedError):
+            read_tree(path, "kind")
+        flipped = bytearray(content)
+        flipped[n] ^= int(rng.integers(1, 256))
+        path.write_bytes(flipped)
+        with contextlib.suppress(DamagedError):  # a space of the JSON may have become another
+            assert as_text(read_tree(path, "kind")) == as_text(again)
+    with pytest.raises(DamagedError, match="its kind is 'kind'"):
+        path.write_bytes(content)
+        read_tree(path, "another")
+
+
+@pytest.mark.parametrize("wrong", [
+    {"order": np.arange(1, 121)}, {"order": np.full(120, -1)}, {"order": np.arange(119)}, {"order": None},
+    {"order": np.arange(120.0)}, {"rows_done": 120}, {"rows_done": -20}, {"rows_done": 7}, {"rows_done": 2.5},
+    {"weights": [np.zeros((6, 3)), np.zeros((3, 3))]},
+], ids=str)  # fmt: skip
+def test_a_forged_file_is_refused(wrong, tmp_path):
+    stopped_after(2, tmp_path / "c")
+    saved = read_tree(tmp_path / "c", checkpoint.KIND)
+    saved["state"].update(wrong)
+    with open(tmp_path / "c", "wb") as file:
+        write_tree(file, checkpoint.KIND, saved)
+    with pytest.raises(ValueError, match=r"checkpoint|must have shape"):
+        classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_atomic_write(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path) as file:
+        file.write(b"one")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"two")
+        raise RuntimeError
+    assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch):
+    path = tmp_path / "c"
+    stopped_after(2, path)
+    before = path.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_tree", full)
+    with pytest.warns(UserWarning, match="No space left on device; the training goes on"):
+        model = classifier(Checkpoint(path)).fit(X, Y)
+    assert model.n_iter_ == 8 and path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_links(tmp_path, monkeypatch):
+    def no_links(*args):
+        raise OSError
+
+    monkeypatch.setattr(os, "link", no_links)
+    classifier(Checkpoint(tmp_path / "c", every=0)).fit(X, Y)
+    epochs = [read_tree(tmp_path / name, checkpoint.KIND)["state"]["n_epochs"] for name in ("c", "c.previous")]
+    assert epochs == [8, 7]
+
+
+def test_leftovers_of_kills_are_removed(tmp_path):
+    old, new, other = (tmp_path / name for name in (".c.1.tmp", ".c.2.tmp", ".d.1.tmp"))
+    for path in (old, new, other):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
+    assert not old.exists() and new.exists() and other.exists()
+
+
+def test_time_between_checkpoints(tmp_path, monkeypatch):
+    now, saves = [0.0], []
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+
+    class Clock(Callback):
+        def on_epoch_begin(self, fit):
+            now[0] += 50
+
+    def save(self, fit):
+        saves.append(fit.epoch)
+        write(self, fit)
+
+    write = Checkpoint._save
+    monkeypatch.setattr(Checkpoint, "_save", save)
+    monkeypatch.setattr(Checkpoint, "on_chunk_end", Callback.on_chunk_end)
+    classifier(Clock(), Checkpoint(tmp_path / "c", every="1min"), max_iter=7).fit(X, Y)
+    assert saves == [2, 4, 6, 7]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("3h55m", 14100), ("10min", 600), ("90s", 90), ("1d 2h", 93600), ("1.5h", 5400), (7, 7), (0.5, 0.5),
+])  # fmt: skip
+def test_durations(text, seconds):
+    assert seconds_of("every", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "3", "h", "3 parsecs", "-3h", -1, float("nan"), "3h x"])
+def test_no_durations(text):
+    with pytest.raises(ValueError, match="every must be seconds or a string such as"):
+        Checkpoint("c", every=text)
+
+
+def test_what_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match="Checkpoint needs the solver 'adam' or 'sgd', got 'lbfgs'"):
+        classifier(Checkpoint(tmp_path / "c"), solver="lbfgs").fit(X, Y)
+    with pytest.raises(ValueError, match="callbacks must have at most one Checkpoint, got 2"):
+        classifier(Checkpoint(tmp_path / "c"), Checkpoint(tmp_path / "d")).fit(X, Y)
+    with pytest.raises(ValueError, match="must be in a folder that is there"):
+        classifier(Checkpoint(tmp_path / "none" / "c")).fit(X, Y)
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+def raising(number):
+    return lambda fit: signal.raise_signal(number)
+
+
+def test_sigusr1_saves_and_goes_on(tmp_path):
+    before = signal.getsignal(signal.SIGUSR1)
+    epochs = []
+
+    class Look(Callback):
+        def on_epoch_begin(self, fit):
+            if (tmp_path / "c").exists():
+                epochs.append(read_tree(tmp_path / "c", checkpoint.KIND)["state"]["n_epochs"])
+
+    model = classifier(Look(), StopAfter(3, raising(signal.SIGUSR1)), Checkpoint(tmp_path / "c")).fit(X, Y)
+    assert epochs == 5 * [3] and model.n_iter_ == 8
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_sigterm_ends_the_training_and_is_passed_on(tmp_path):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("mine"))
+    try:
+        model = classifier(StopAfter(3, raising(signal.SIGTERM)), Checkpoint(tmp_path / "c")).fit(X, Y)
+        assert model.n_iter_ == 3 and heard == ["mine"]
+        assert everything(classifier(Checkpoint(tmp_path / "c")).fit(X, Y)) == everything(classifier().fit(X, Y))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+import fastnn
+
+class Kill(fastnn.Callback):
+    def on_batch_end(self, fit):
+        if fit.epoch == 2 and fit.batch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+X = np.random.default_rng(0).normal(size=(50, 3))
+killers = [Kill()] if sys.argv[2] == "kill" else []
+callbacks = [*killers, fastnn.Checkpoint(sys.argv[1])]
+model = fastnn.MLPClassifier(max_iter=5, batch_size=10, random_state=0, callbacks=callbacks)
+print("goes on", model.fit(X, X[:, 0] > 0).n_iter_, model.loss_)
+"""
+
+
+def test_sigterm_ends_a_process_without_a_handler(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-W", "ignore", "-c", KILLED, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    killed = run(str(tmp_path / "c"), "kill")
+    assert killed.returncode == -signal.SIGTERM and killed.stdout == "", killed.stderr
+    saved = read_tree(tmp_path / "c", checkpoint.KIND)["state"]
+    assert (saved["n_epochs"], saved["rows_done"]) == (2, 30)  # in the middle of an epoch
+    assert run(str(tmp_path / "c"), "").stdout == run(str(tmp_path / "other"), "").stdout != ""
+
+
+def test_an_error_restores_the_handlers(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def fail(fit):
+        raise RuntimeError("from a callback")
+
+    with pytest.raises(RuntimeError):
+        classifier(StopAfter(2, fail), Checkpoint(tmp_path / "c")).fit(X, Y)
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(OSError):
+        classifier(Checkpoint(tmp_path / "c", on_signal=(signal.SIGTERM, signal.SIGKILL))).fit(X, Y)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_outside_the_main_thread_signals_are_not_heard(tmp_path, caplog):
+    model = classifier(Checkpoint(tmp_path / "c"))
+    with caplog.at_level(logging.WARNING, "fastnn"):
+        thread = threading.Thread(target=model.fit, args=(X, Y))
+        thread.start()
+        thread.join()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'c'}: outside the main thread signals are not heard"
+    ]
+    assert model.n_iter_ == 8 and (tmp_path / "c").exists()
+
+
+def test_a_checkpoint_can_be_pickled(tmp_path):
+    model = pickle.loads(pickle.dumps(classifier(Checkpoint(tmp_path / "c")).fit(X, Y)))
+    assert everything(model.fit(X, Y)) == everything(classifier().fit(X, Y))

@@ -1,0 +1,180 @@
+"""The README and the docs: every Python block runs, every link leads somewhere, every figure is a stored one."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastnn
+
+ROOT = Path(fastnn.__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import chart, report
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def text_of(name):
+    return (ROOT / name).read_text("utf-8")
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+
+
+def script_of(page):
+    """The Python blocks of a page, each line where the page has it, so that tracebacks name the page's lines.
+
+    A block after `<!-- needs NAME -->` is left out where that library, which our own tests do without, is missing.
+    """
+    lines, end = [], 0
+    for block in BLOCK.finditer(page):
+        before = page[end : block.start()]
+        needed = re.search(r"<!-- needs (\w+) -->\n$", before)
+        runs = block[1] == "python" and not (needed and importlib.util.find_spec(needed[1]) is None)
+        lines += ["\n" * before.count("\n"), "\n" + block[2] if runs else "\n" * block[0].count("\n")]
+        end = block.end()
+    return "".join(lines)
+
+
+def apply(diff, root):
+    """Make the changes that a page shows; the lines of each hunk must be in the file, in one place."""
+    head, *hunks = re.split(r"^@@$\n", diff, flags=re.MULTILINE)
+    path = root / head.removeprefix("--- ").strip()
+    source = path.read_text("utf-8")
+    for hunk in hunks:
+        lines = hunk.splitlines(keepends=True)
+        old, new = ("".join(line[1:] or "\n" for line in lines if line[0] in kept) for kept in (" -\n", " +\n"))
+        assert source.count(old) == 1, f"{path.name} has {source.count(old)} places like\n{old}"
+        source = source.replace(old, new)
+    path.write_text(source, "utf-8")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "```python" in text_of(name)])
+def test_examples_run(name, tmp_path):
+    """In one process for each page, in the page's order, and with the changes to the package that the page shows."""
+    page, environment = text_of(name), {**os.environ, "PYTHONPATH": str(ROOT)}
+    diffs = [diff for language, diff in BLOCK.findall(page) if language == "diff" and diff.startswith("--- fastnn/")]
+    if diffs:
+        package = shutil.copytree(ROOT / "fastnn", tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__"))
+        for diff in diffs:
+            apply(diff, tmp_path)
+        environment |= {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(package), "FASTNN_NUM_THREADS": "1"}
+    script = tmp_path / f"{Path(name).stem}.py"
+    script.write_text(script_of(page), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_has_an_example_and_a_place_in_the_docs():
+    api = text_of("docs/api.md")
+    for name in fastnn.__all__:
+        assert ">>>" in getattr(fastnn, name).__doc__, name
+        assert re.search(rf":: fastnn\.{name}$", api, re.MULTILINE), name
+
+
+# -- links -------------------------------------------------------------------------------------------------------------
+
+
+def anchors_of(page):
+    """GitHub's and Sphinx's names of the headings."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "bench/README.md"])
+def test_links_within_the_repository_resolve(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", text_of(name))):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.is_file(), f"{name}: {target}"
+        assert not anchor or anchor in anchors_of(file.read_text("utf-8")), f"{name}: {target}"
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_a_stored_one():
+    """Writing the pages from the stored results again changes nothing, and there are results for every block."""
+    results = report.stored_results()
+    assert set(results) == set(report.commands())
+    for page in report.PAGES:
+        assert report.written(page.read_text("utf-8"), results) == page.read_text("utf-8"), page.name
+    assert report.CHART.read_text("utf-8") == chart.svg(results["equal_loss"])
+
+
+MACHINE = {
+    "fastnn": "1", "python": "3", "numpy": "2", "numba": "0", "scikit-learn": "1", "CPU": "an abacus",
+    "SIMD": "64 bits; the CPU has none",
+}  # fmt: skip
+HERE = {
+    "date": "2020-02-20", "machine": MACHINE, "peers": {"JAX": "0.1"}, "threads": 2, "repeats": 3, "notes": ["A note."],
+}  # fmt: skip
+RESULTS = {
+    "peers": [
+        {
+            "net": "tiny", "title": "2-4-1, batch 9", "dtype": "float32", "flops": 4_000,
+            "microseconds": {"fastnn": [3.0, 2.0, 1.0], "JAX": [5.0, 5.0, 9.0]}, "peak": {"1": 10.0, "2": 20.0},
+        },
+    ],
+    "dropin": {
+        "digits": {"times": {"fastnn": [1.0, 2.0, 3.0], "scikit-learn": [12.0, 12.0, 12.0]}},
+        "grid": {"error": "OSError: no room"},
+    },
+    "equal_loss": [
+        {
+            "title": "a < b", "losses": {"fastnn": 0.5, "JAX": 0.51},
+            "seconds": {"fastnn": [1.0, 2.0, 9.0], "JAX": [5.0, 5.0, 5.0]},
+        },
+    ],
+}  # fmt: skip
+SHOWN = {
+    "peers": "| tiny: 2-4-1, batch 9 | 2.0 (2.0) | 5.0 (0.8) | 2.50 | 10% |",
+    "dropin": "| digits 64-100-10, defaults, float64 | 2 s | 12 s | 6.0 | ratio ≥ 5 | yes |",
+    "equal_loss": "| a < b | 2 s (1.0 x) | 5 s (2.5 x) | 0.5000 to 0.5100 |",
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_tables_are_written_from_results(name):
+    stored = {name: json.loads(json.dumps({**HERE, "results": RESULTS[name]}))}
+    page = f"Before.\n<!-- begin {name}: python x.py -->\nold 17\n<!-- end {name} -->\nAfter.\n"
+    new = report.written(page, stored)
+    assert SHOWN[name] in new.splitlines()
+    assert "old" not in new and new.startswith("Before.\n<!-- begin") and new.endswith("-->\nAfter.\n")
+    assert "A note." in new and "2 threads each" in new
+    assert "2020-02-20, an abacus, vectors of 64 bits, Python 3; fastnn 1, numpy 2, numba 0," in new
+    assert "JAX 0.1." in new
+    assert report.written(new, stored) == new
+    assert report.written(page, {}) == page
+
+
+def test_what_is_printed_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    report.measure("bench", "echo 3 of 4; echo 5 of 6")
+    stored = report.stored_results(tmp_path)
+    assert stored["bench"]["machine"]["fastnn"] == fastnn.__version__
+    page = "<!-- begin bench: echo -->\n<!-- end bench -->"
+    new = report.written(page, stored)
+    assert new == "<!-- begin bench: echo -->\n```text\n3 of 4\n5 of 6\n```\n<!-- end bench -->"
+
+
+def test_the_chart_has_a_bar_for_each_time():
+    picture = chart.svg({**HERE, "results": RESULTS["equal_loss"]})
+    assert picture.count("<rect") == 2
+    assert "a &lt; b" in picture and "2 s, loss 0.5000" in picture and "5 s, loss 0.5100" in picture
+    assert f'width="{chart.LENGTH * 2 / 5:.1f}"' in picture
+    assert "2020-02-20, an abacus" in picture

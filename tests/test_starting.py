@@ -1,0 +1,311 @@
+"""New processes: stale machine code never runs, many may start at once, and what is wrong with the cache costs time."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from subprocesses import finished, run_script, started
+
+import fastnn
+from fastnn.__main__ import main
+from fastnn.kernels import jit
+
+# The short round of each test runs always; the full ones with FASTNN_FULL=1.
+FULL = os.environ.get("FASTNN_FULL") == "1"
+PACKAGE = Path(fastnn.__file__).parent
+
+# A function of few lines in the place of the kernels, in a file of its own that calls one of theirs.
+SMALL = """
+import numpy as np
+from numba import types
+from fastnn.kernels import activations, jit
+
+jit.NOTE_AFTER = 1000.0  # on a slow machine too
+
+def ask(out):
+    activations.relu_forward(out)
+
+def answer():
+    out = np.full(1, 2.0)
+    entry = jit.entry_point(ask, types.void(types.float64[::1]), "small")
+    entry(out)
+    return out[0]
+"""
+ANSWER = "import small; print(small.answer(), small.jit.starts[0].is_compiled)"
+
+TRAIN = """
+    import hashlib, sys, warnings
+    warnings.simplefilter("ignore")
+    import numpy as np
+    import fastnn
+    from fastnn.kernels import jit
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 20)).astype(sys.argv[1]), rng.integers(0, 5, 300)
+    model = fastnn.MLPClassifier((30,), max_iter=3, random_state=0).fit(X, y)
+    print(hashlib.sha256(b"".join(w.tobytes() for w in model.coefs_)).hexdigest())
+    print(sum(start.is_compiled for start in jit.starts))
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The environment of a process that finds `small.py`, and no kernels in its cache."""
+    (tmp_path / "small.py").write_text(SMALL)
+    path = os.pathsep.join([str(tmp_path), str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"PYTHONPATH": path, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+
+def answer(environment, script=ANSWER):
+    """The answer, whether it was compiled, and what went to stderr."""
+    out, err = run_script(script, **environment)
+    value, is_compiled = out.split()
+    return float(value), is_compiled == "True", err
+
+
+# -- stale code --------------------------------------------------------------------------------------------------------
+
+
+def test_found_by_the_next_process(small):
+    assert answer(small) == (2.0, True, "")
+    assert answer(small) == (2.0, False, "")
+
+
+def test_an_edited_callee_in_another_file_is_compiled(small, tmp_path):
+    """Numba's own cache looks at the file of the function that is called, and runs the old code."""
+    copied = tmp_path / "edited" / "fastnn"
+    shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {**small, "PYTHONPATH": f"{copied.parent}{os.pathsep}{small['PYTHONPATH']}"}
+    assert answer(environment)[:2] == (2.0, True)
+    assert answer(environment)[:2] == (2.0, False)
+    file = copied / "kernels" / "activations.py"
+    source = file.read_text()
+    assert "zero = z.dtype.type(0.0)" in source
+    file.write_text(source.replace("zero = z.dtype.type(0.0)", "zero = z.dtype.type(4.0)"))
+    assert answer(environment)[:2] == (4.0, True)
+    file.write_text(source)
+    assert answer(environment)[:2] == (2.0, False)
+
+
+@pytest.mark.parametrize("what", ["numba.__version__ = '0'", "llvmlite.__version__ = '0'", "sys.version += '+'"])
+def test_another_version_is_compiled(what, small):
+    script = f"import sys, llvmlite, numba\nbefore = sys.version\n{what}\n"
+    code = "import fastnn.kernels.jit as jit\nfingerprint = jit._fingerprint()\nprint(fingerprint, 0)"
+    assert run_script(script + code, **small) != run_script(code, **small)
+
+
+def test_two_types_of_cpu_share_a_folder(small, tmp_path):
+    generic = {**small, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    for _ in range(2):
+        for environment in (small, generic):
+            value, is_compiled, err = answer(environment)
+            assert (value, err) == (2.0, "")
+    assert not is_compiled
+    assert len(list((tmp_path / "cache").glob("kernels-*"))) == 2
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+AS_NOBODY = f"import os, small; os.geteuid() or os.seteuid(65534); {ANSWER}"
+POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+
+
+@pytest.fixture
+def shared(small, tmp_path):
+    """The folder of kernels, and the way to it, for everyone to read."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for parent in (folder, *tmp_path.parents[:2], tmp_path):
+        parent.chmod(0o755)
+    yield folder
+    for each in (folder, *folder.rglob("*")):
+        each.chmod(0o755)
+
+
+@POSIX
+def test_kernels_that_can_only_be_read_are_used(small, shared):
+    """Of an image, say, that was built by another user."""
+    assert answer(small)[:2] == (2.0, True)
+    for each in (*shared.rglob("*"), shared):
+        each.chmod(0o555 if each.is_dir() else 0o444)
+    assert answer(small, AS_NOBODY) == (2.0, False, "")
+
+
+@POSIX
+def test_an_empty_folder_that_can_only_be_read(small, shared):
+    shared.chmod(0o555)
+    value, is_compiled, err = answer(small, AS_NOBODY)
+    assert (value, is_compiled) == (2.0, True)
+    assert err.count("\n") <= 1
+
+
+@POSIX
+def test_a_full_disk(small):
+    """No file may grow beyond 100 bytes."""
+    script = "import resource, small; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+    value, is_compiled, err = answer(small, script + ANSWER)
+    assert (value, is_compiled) == (2.0, True)
+    assert "cannot be kept" in err and err.count("\n") == 1
+    assert answer(small)[:2] == (2.0, True)  # nothing was left that is in the way
+
+
+def test_the_cache_is_removed_while_a_process_runs(small, tmp_path):
+    script = f"""
+        import shutil
+        import small
+        small.jit.cache_folder()
+        shutil.rmtree({str(tmp_path / "cache")!r})
+        assert small.answer() == 2.0
+        shutil.rmtree({str(tmp_path / "cache")!r})
+        assert small.answer() == 2.0
+        print(2.0, True)
+    """
+    assert answer(small, script)[0] == 2.0
+    assert answer(small)[:2] == (2.0, False)  # kept by the second
+
+
+# -- many at once ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("round_number", range(20 if FULL else 1))
+def test_cold_processes_at_once(round_number, tmp_path):
+    """Both dtypes are compiled once, by one process each, and all of them train alike."""
+    dtypes = ("float32", "float64") * (8 if FULL else 2)
+    processes = [started(TRAIN, dtype, NUMBA_CACHE_DIR=str(tmp_path), FASTNN_NUM_THREADS="1") for dtype in dtypes]
+    results = [finished(process, 600)[0].split() for process in processes]
+    assert len({(dtype, bits) for dtype, (bits, _) in zip(dtypes, results, strict=True)}) == 2
+    assert sum(int(compiled) for _, compiled in results) == 2
+    # And what they left is right.
+    for dtype, (bits, _) in list(zip(dtypes, results, strict=True))[:2]:
+        out, _ = run_script(TRAIN, dtype, NUMBA_CACHE_DIR=str(tmp_path), FASTNN_NUM_THREADS="1")
+        assert out.split() == [bits, "0"]
+
+
+@pytest.mark.parametrize("round_number", range(20 if FULL else 2))
+def test_small_processes_at_once(round_number, small):
+    processes = [started(ANSWER, **small) for _ in range(16 if FULL else 6)]
+    outs = [finished(process)[0] for process in processes]
+    assert sorted(outs) == ["2.0 False\n"] * (len(outs) - 1) + ["2.0 True\n"]
+
+
+def test_a_killed_process_blocks_nobody(small):
+    script = """
+        import time
+        import small
+        folder = small.jit.cache_folder()
+        file = open(folder / "small.lock", "ab")
+        assert small.jit._lock(file)
+        print("locked", flush=True)
+        time.sleep(600)
+    """
+    holder = started(script, **small)
+    assert holder.stdout.readline() == "locked\n"
+    waiting = started("import small; small.jit.NOTE_AFTER = 1.0; " + ANSWER, **small)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(4)
+    holder.kill()
+    out, err = finished(waiting)
+    assert out == "2.0 True\n"
+    assert err.count("compiling the kernels") == 1
+    holder.communicate()
+
+
+@pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_without_locks_all_compile(number, small):
+    if sys.platform == "win32":
+        pytest.skip("msvcrt has them always")
+    script = f"""
+        import errno, fcntl
+        def refuse(*_):
+            raise OSError(errno.{number}, "no locks here")
+        fcntl.flock = refuse
+    """
+    assert answer(small, f"{script}\n        {ANSWER}")[:2] == (2.0, True)
+
+
+def test_who_waits_too_long_compiles(small):
+    script = "import small; small.jit.PATIENCE = 0.1; small.jit._lock = lambda file: False; "
+    assert answer(small, script + ANSWER)[:2] == (2.0, True)
+
+
+# -- what the user is told ---------------------------------------------------------------------------------------------
+
+SLOW = """
+import time
+import small
+compile, small.jit.NOTE_AFTER = small.jit._compile, 0.01
+def slowly(*arguments):
+    time.sleep(0.3)
+    compile(*arguments)
+small.jit._compile = slowly
+SETUP
+small.answer()
+small.answer()
+print(small.answer(), True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("setup", "times"),
+    [
+        ("", 1),
+        ("import logging; logging.getLogger('fastnn').addHandler(logging.NullHandler())", 1),
+        ("import logging; logging.basicConfig()", 1),
+        ("import logging; logging.basicConfig(filename='/dev/null')", 0),  # the user wants it there
+    ],
+    ids=["no logging", "a null handler", "logging to stderr", "logging to a file"],
+)
+def test_a_slow_compile_is_told_once(setup, times, small):
+    if "/dev/null" in setup and os.name != "posix":
+        pytest.skip("there is no /dev/null")
+    _, _, err = answer(small, SLOW.replace("SETUP", setup))
+    assert err.count("compiling the kernels; this machine keeps them") == times, err
+
+
+def test_a_quick_compile_is_not_told(small):
+    assert jit.NOTE_AFTER == 1.0
+    assert answer(small)[2] == ""
+
+
+# -- warmup ------------------------------------------------------------------------------------------------------------
+
+
+def warm_up(*arguments, **environment):
+    script = "import sys; from fastnn.__main__ import main; sys.exit(main(['warmup', *sys.argv[1:]]))"
+    process = started(script, *arguments, **environment)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def test_warmup_fills_the_cache(tmp_path):
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    code, out, _ = warm_up("--dtype", "float64", **environment)
+    assert code == 0
+    assert [line.split()[:3] for line in out.splitlines()[:2]] == [
+        ["float64", "compiled", "in"], ["float64-team", "compiled", "in"],
+    ]  # fmt: skip
+    assert out.splitlines()[2] == f"kept in {next(tmp_path.iterdir())}"
+    code, out, err = warm_up("--dtype", "float64", **environment)
+    assert (code, err) == (0, "")
+    assert out.count(" found in ") == 2 and "compiled" not in out
+    out, _ = run_script(TRAIN, "float64", **environment)
+    assert out.split()[1] == "0"
+
+
+def test_warmup_takes_both_dtypes_by_default():
+    code, out, _ = warm_up()
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[:-1]] == ["float32", "float32-team", "float64", "float64-team"]
+
+
+def test_warmup_fails_where_nothing_can_be_kept(monkeypatch, capsys):
+    monkeypatch.setattr(jit, "is_cached", lambda name: False)
+    assert main(["warmup", "--dtype", "float32"]) == 1
+    assert "set NUMBA_CACHE_DIR" in capsys.readouterr().err
+
+
+def test_warmup_refuses_other_dtypes():
+    code, _, err = warm_up("--dtype", "float16")
+    assert code == 2 and "float16" in err

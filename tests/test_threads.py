@@ -1,0 +1,642 @@
+"""Threads: how many, and that none of them crashes, hangs or changes a result, whoever calls and whatever forks."""
+
+import copy
+import importlib
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from pool_job import X, Y, train
+from sklearn.base import clone
+from subprocesses import run_script
+
+import fastnn
+from fastnn import model, parallel
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+VARIABLES = (
+    "FASTNN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK", "LOKY_MAX_CPU_COUNT",
+)  # fmt: skip
+HERE = os.path.dirname(__file__)
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+# -- the default number ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine of 16 CPUs on 8 cores, without quota and variables; `parallel.default_threads` anew each time."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(parallel, "_affinity", lambda: 16)
+    monkeypatch.setattr(parallel, "_physical_cores", lambda: 8)
+    monkeypatch.setattr(parallel, "_cgroup_quota", lambda: None)
+    for name in ("default_threads", "allowed_threads"):
+        monkeypatch.setattr(parallel, name, getattr(parallel, name).__wrapped__)
+    return monkeypatch
+
+
+def test_cores_decide_where_nothing_else_does(machine):
+    assert parallel.default_threads() == (8, "cores of this machine")
+    machine.setattr(parallel, "_physical_cores", lambda: None)
+    assert parallel.default_threads() == (16, "cores of this machine")
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_variable_decides(machine, name):
+    machine.setenv(name, "3")
+    assert parallel.default_threads() == (3, name)
+
+
+def test_the_smallest_decides(machine):
+    for value, name in zip((7, 5, 6), VARIABLES[1:], strict=False):
+        machine.setenv(name, str(value))
+    assert parallel.default_threads() == (5, "OMP_NUM_THREADS")
+    machine.setattr(parallel, "_affinity", lambda: 4)
+    assert parallel.default_threads() == (4, "CPUs this process may use")
+    machine.setattr(parallel, "_cgroup_quota", lambda: 2)
+    assert parallel.default_threads() == (2, "the container's CPU quota")
+    machine.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert parallel.default_threads() == (1, "SLURM_CPUS_PER_TASK")
+
+
+def test_the_own_variable_decides_alone(machine):
+    machine.setenv("OMP_NUM_THREADS", "1")
+    machine.setenv("FASTNN_NUM_THREADS", "12")
+    assert parallel.default_threads() == (12, "FASTNN_NUM_THREADS")
+
+
+def test_cpus_count_rather_than_cores_where_the_process_may_not_use_all(machine):
+    """As by joblib: who gives a process 10 of 16 CPUs means 10."""
+    machine.setattr(parallel, "_affinity", lambda: 10)
+    assert parallel.default_threads() == (10, "CPUs this process may use")
+
+
+@pytest.mark.parametrize(("value", "n"), [("4,2", 4), (" 4 ", 4), ("", 8), ("0", 8), ("-1", 8), ("many", 8)])
+def test_values_of_openmp(machine, value, n):
+    machine.setenv("OMP_NUM_THREADS", value)
+    assert parallel.default_threads()[0] == n
+
+
+@pytest.mark.parametrize(("n_jobs", "n"), [(1, 1), (5, 5), (99, 99), (-1, 16), (-2, 15), (-16, 1), (-99, 1)])
+def test_the_convention_of_n_jobs(machine, n_jobs, n):
+    assert parallel.count_of_jobs(n_jobs) == n
+
+
+def test_all_jobs_are_all_that_are_allowed(machine):
+    machine.setenv("OMP_NUM_THREADS", "3")
+    assert parallel.count_of_jobs(-1) == 3
+    machine.setenv("FASTNN_NUM_THREADS", "5")
+    assert parallel.count_of_jobs(-1) == 5
+
+
+# name: (files of a file system, CPUs of the quota)
+QUOTAS = {
+    "no control groups": ({}, None),
+    "version 2": ({"sys/fs/cgroup/cpu.max": "250000 100000\n"}, 3),
+    "version 2, no limit": ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+    "version 2, a part of a CPU": ({"sys/fs/cgroup/cpu.max": "10000 100000\n"}, 1),
+    "version 2, nested": (
+        {
+            "proc/self/cgroup": "0::/system.slice/job.scope\n",
+            "sys/fs/cgroup/cpu.max": "800000 100000",
+            "sys/fs/cgroup/system.slice/cpu.max": "max 100000",
+            "sys/fs/cgroup/system.slice/job.scope/cpu.max": "200000 100000",
+        },
+        2,
+    ),
+    "version 2, the parent is tighter": (
+        {
+            "proc/self/cgroup": "0::/slice/job\n",
+            "sys/fs/cgroup/slice/cpu.max": "100000 100000",
+            "sys/fs/cgroup/slice/job/cpu.max": "400000 100000",
+        },
+        1,
+    ),
+    "version 2, the group of another": (
+        {"proc/self/cgroup": "0::/mine\n", "sys/fs/cgroup/other/cpu.max": "100000 100000"},
+        None,
+    ),
+    "version 2, the host's path in a container": (
+        {"proc/self/cgroup": "0::/docker/1234\n", "sys/fs/cgroup/cpu.max": "300000 100000"},
+        3,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "4:memory:/\n3:cpu,cpuacct:/docker/1234\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        2,
+    ),
+    "version 1, nested": (
+        {
+            "proc/self/cgroup": "3:cpu,cpuacct:/slurm/job_7\n0::/\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            "sys/fs/cgroup/cpu,cpuacct/slurm/job_7/cpu.cfs_quota_us": "400000",
+            "sys/fs/cgroup/cpu,cpuacct/slurm/job_7/cpu.cfs_period_us": "100000",
+        },
+        4,
+    ),
+    "version 1, no limit": (
+        {
+            "proc/self/cgroup": "3:cpu:/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
+        None,
+    ),
+    "nonsense": ({"proc/self/cgroup": "?\n\n0:\n", "sys/fs/cgroup/cpu.max": "x"}, None),
+    "a period of 0": ({"sys/fs/cgroup/cpu.max": "100 0"}, None),
+}
+
+
+def made(root, files):
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+def test_quota_of_a_container(name, tmp_path):
+    files, quota = QUOTAS[name]
+    assert parallel._cgroup_quota(made(tmp_path, files)) == quota
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys/devices/system/cpu"), reason="elsewhere joblib is asked")
+def test_physical_cores(tmp_path):
+    siblings = ["0,4", "1,5", "0,4", "1,5"]
+    files = {f"sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list": text for i, text in enumerate(siblings)}
+    assert parallel._physical_cores(made(tmp_path, files)) == 2
+    assert parallel._physical_cores(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_info_says_which_rule_decided(name):
+    out, _ = run_script("from fastnn import info; print(info.report())", **{**dict.fromkeys(VARIABLES), name: "1"})
+    assert f"threads          1 ({name})" in out or os.cpu_count() == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_affinity_decides():
+    script = """
+        import os
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+        from fastnn import parallel
+        assert parallel.default_threads()[0] == 1, parallel.default_threads()
+    """
+    run_script(script, **dict.fromkeys(VARIABLES))
+
+
+# -- n_jobs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def teams(monkeypatch):
+    """Numbers of threads in force in each call of the engine, which takes teams for all of them."""
+    seen = []
+
+    def watch(name):
+        method = getattr(model.MLP, name)
+
+        def watched(*arguments, **others):
+            seen.append(fastnn.get_num_threads())
+            return method(*arguments, **others)
+
+        monkeypatch.setattr(model.MLP, name, watched)
+
+    monkeypatch.setattr(model, "FLOPS_PER_THREAD", 1e-9)
+    watch("_run")
+    watch("_forward")
+    return seen
+
+
+@pytest.mark.parametrize("estimator", [fastnn.MLPClassifier, fastnn.MLPRegressor])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_n_jobs_is_in_force_in_fit_and_in_predictions(estimator, solver, teams):
+    fitted = estimator(hidden_layer_sizes=(5,), max_iter=2, solver=solver, n_jobs=3).fit(X, Y)
+    assert set(teams) == {3}
+    fitted.predict(X)
+    if solver == "adam":
+        fitted.set_params(n_jobs=2).partial_fit(X, Y)
+        assert teams[-1] == 2
+    if estimator is fastnn.MLPClassifier:
+        fitted.set_params(n_jobs=5)
+        teams.clear()
+        fitted.predict_proba(X), fitted.predict_log_proba(X), fitted.score(X, Y)
+        assert teams == [5, 5, 5]
+    teams.clear()
+    with fastnn.threads(7):
+        fitted.set_params(n_jobs=None).predict(X)
+    assert teams == [7]
+
+
+def test_results_do_not_depend_on_n_jobs(teams):
+    assert len({train(n_jobs=n_jobs) for n_jobs in (None, 1, 2, 3, -1, -2)}) == 1
+
+
+@pytest.mark.parametrize("n_jobs", [0, 1.5, "2", [1]])
+def test_what_is_no_number_of_jobs_is_refused(n_jobs):
+    with pytest.raises(ValueError, match="The 'n_jobs' parameter"):
+        fastnn.MLPClassifier(n_jobs=n_jobs).fit(X, Y)
+
+
+def test_n_jobs_goes_along():
+    fitted = fastnn.MLPClassifier((3,), max_iter=2, n_jobs=2).fit(X, Y)
+    for twin in (clone(fitted), pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
+        assert twin.n_jobs == 2
+    theirs = fitted.to_sklearn()
+    assert "n_jobs" not in theirs.get_params()
+    assert fastnn.MLPClassifier.from_sklearn(theirs).n_jobs is None
+
+
+def test_models_of_scikit_learns_pickles_predict():
+    theirs = fastnn.MLPClassifier((3,), max_iter=2).fit(X, Y).to_sklearn()
+    ours = fastnn.MLPClassifier.__new__(fastnn.MLPClassifier)
+    ours.__setstate__(theirs.__getstate__())
+    assert ours.n_jobs is None and ours.get_params()["n_jobs"] is None
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X))
+
+
+# -- the budget --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def four(monkeypatch):
+    """A budget of four CPUs, and how to take from it in other Python threads."""
+    monkeypatch.setattr(parallel, "allowed_threads", lambda: 4)
+    return parallel.Budget()
+
+
+class Other:
+    """Another Python thread: takes when it is made, gives back at `end`."""
+
+    def __init__(self, budget, wanted):
+        self.taken = None
+        self._may_end = threading.Event()
+        self._has_taken = threading.Event()
+
+        def work():
+            self.taken = budget.take(wanted)
+            self._has_taken.set()
+            self._may_end.wait(60)
+            budget.give_back()
+
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
+
+    def has_taken(self, seconds=60):
+        return self._has_taken.wait(seconds)
+
+    def end(self):
+        self._may_end.set()
+        self._thread.join(60)
+
+
+def test_alone_a_call_gets_what_it_asks_for(four):
+    for wanted in (1, 3, 9):
+        assert four.take(wanted) == wanted
+        four.give_back()
+
+
+def test_beside_others_a_call_gets_what_they_leave(four):
+    others = []
+    for wanted, given in ((2, 2), (1, 1), (4, 1)):
+        others.append(Other(four, wanted))
+        assert others[-1].has_taken() and others[-1].taken == given
+    others.append(Other(four, 4))
+    assert not others[-1].has_taken(0.05)  # all CPUs are taken, one as the second of a team: it waits for that
+    others[0].end()
+    assert others[-1].has_taken() and others[-1].taken == 2
+    for other in others:
+        other.end()
+    assert four.most == 4
+
+
+def test_whoever_waits_is_left_room(four, monkeypatch):
+    monkeypatch.setattr(parallel, "LOOKS_APART", 1.0)
+    first = Other(four, 4)
+    assert first.has_taken() and first.taken == 4
+    second = Other(four, 4)
+    assert not second.has_taken(0.05)
+    first.end()
+    assert four.take(4) == 3
+    assert second.has_taken() and second.taken == 1
+    four.give_back()
+    second.end()
+
+
+def test_more_callers_than_cpus_all_run(four):
+    others = [Other(four, 1) for _ in range(7)]
+    assert all(other.has_taken() and other.taken == 1 for other in others)
+    for other in others:
+        other.end()
+
+
+def test_what_an_interrupted_call_holds_is_forgotten(four, monkeypatch):
+    monkeypatch.setattr(parallel, "MOST_WAITING", 0.05)
+    lost = Other(four, 4)
+    assert lost.has_taken()
+    assert four.take(2) == 2  # after a while
+    lost.end()
+
+
+def test_short_calls_take_no_part(monkeypatch):
+    """The prediction of a row has no time to wait."""
+    monkeypatch.setattr(parallel.budget, "take", None)
+    net = fastnn.MLP((20, 10, 2))
+    net.forward(np.zeros((1, 20), "float32"))
+    with pytest.raises(TypeError):
+        net.forward(np.zeros((20_000, 20), "float32"))
+
+
+def test_a_call_in_a_team_ends_before_the_next_begins(teams):
+    """The exact count of threads in compiled calls, of 4 Python threads that each ask for all CPUs."""
+    expected, found = train(), []
+    parallel.budget.most = 0
+    workers = [threading.Thread(target=lambda: found.append(train(n_jobs=-1))) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [expected] * 4
+    assert parallel.budget.most <= max(parallel.allowed_threads(), 4)
+    assert not parallel.budget._held
+
+
+# -- every threading layer ---------------------------------------------------------------------------------------------
+
+
+def is_there(layer):
+    parallel.load_tbb()
+    try:
+        importlib.import_module(f"numba.np.ufunc.{layer}" + ("" if layer == "workqueue" else "pool"))
+    except ImportError:
+        return False
+    return True
+
+
+LAYERS = [
+    pytest.param(layer, marks=pytest.mark.skipif(not is_there(layer), reason=f"there is no {layer}"))
+    for layer in ("tbb", "omp", "workqueue")
+]
+every_layer = pytest.mark.parametrize("layer", LAYERS)
+
+JOB = f"""
+import multiprocessing, os, signal, sys, threading, warnings
+sys.path.insert(0, {HERE!r})
+warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+warnings.simplefilter("ignore", UserWarning)
+import numpy as np
+from fastnn import parallel
+from pool_job import train, train_and_count
+
+def trained_in_a_team():
+    bits = train()
+    assert parallel.budget.most == 2, parallel.budget.most
+    return bits
+
+if __name__ == "__main__":
+    serial = train(n_jobs=1)
+"""
+
+
+def run_job(layer, script, **environment):
+    lines = "".join(f"    {line}\n" for line in script.strip("\n").splitlines())
+    environment = {**dict.fromkeys(VARIABLES), "NUMBA_NUM_THREADS": "2", "TEAMS_FOR_ALL": "1", **environment}
+    path = os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return run_script(JOB + lines, NUMBA_THREADING_LAYER=layer, PYTHONPATH=path, **environment)
+
+
+@every_layer
+def test_eight_python_threads_fit_and_predict_at_once(layer):
+    script = """
+seeds = list(range(4)) * 2
+expected = {(seed, dtype): train(seed, 1, dtype) for seed in range(4) for dtype in ("float32", "float64")}
+found = []
+def work(seed, dtype):
+    for _ in range(3):
+        found.append(((seed, dtype), train(seed, 2, dtype)))
+workers = [threading.Thread(target=work, args=(seed, ("float32", "float64")[i // 4])) for i, seed in enumerate(seeds)]
+for worker in workers: worker.start()
+for worker in workers: worker.join()
+assert len(found) == 24
+for key, bits in found:
+    assert bits == expected[key], key
+"""
+    run_job(layer, script)
+
+
+@every_layer
+def test_parallel_regions_of_the_user_run_beside(layer):
+    """The workqueue ends the process where two threads enter it, so that fastnn may not."""
+    script = """
+import numba
+parallel.load_tbb()  # which Numba by itself does not find
+@numba.njit(parallel=True)
+def total(x):
+    s = 0.0
+    for i in numba.prange(x.size):
+        s += x[i]
+    return s
+x = np.ones(10_000)
+total(x)
+found, done = [], threading.Event()
+def work():
+    found.extend(train() for _ in range(5))
+    done.set()
+worker = threading.Thread(target=work)
+worker.start()
+while not done.is_set():
+    assert total(x) == x.size
+worker.join()
+assert found == [serial] * 5
+"""
+    run_job(layer, script)
+
+
+@FORKS
+@every_layer
+def test_children_of_a_server_that_has_trained_train(layer):
+    """A pre-forking server: several children at once, and children of children; the parent goes on."""
+    script = """
+assert trained_in_a_team() == serial
+children = []
+for _ in range(4):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(120)
+        good = trained_in_a_team() == serial
+        grandchild = os.fork()
+        if grandchild == 0:
+            os._exit(0 if trained_in_a_team() == serial else 1)
+        os._exit(0 if good and os.waitpid(grandchild, 0)[1] == 0 else 1)
+    children.append(child)
+assert train() == serial
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+assert train() == serial
+"""
+    run_job(layer, script)
+
+
+@FORKS
+@every_layer
+def test_a_fork_beside_threads_that_train(layer):
+    """The child has none of them, nor what they held."""
+    script = """
+done = threading.Event()
+def work():
+    while not done.is_set():
+        train()
+workers = [threading.Thread(target=work) for _ in range(2)]
+for worker in workers: worker.start()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if train() == serial else 1)
+    assert os.waitpid(child, 0)[1] == 0
+done.set()
+for worker in workers: worker.join()
+"""
+    run_job(layer, script)
+
+
+POOLS = {
+    "multiprocessing fork": """
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    found = pool.map(train, [0] * 4)
+""",
+    "multiprocessing spawn": """
+with multiprocessing.get_context("spawn").Pool(2) as pool:
+    found = pool.map(train, [0] * 4)
+""",
+    "joblib multiprocessing": """
+import joblib
+found = joblib.Parallel(2, backend="multiprocessing")(joblib.delayed(train)() for _ in range(4))
+""",
+    "joblib loky": """
+import joblib
+found = joblib.Parallel(2, backend="loky")(joblib.delayed(train)() for _ in range(4))
+""",
+    "joblib threading": """
+import joblib
+found = joblib.Parallel(2, backend="threading")(joblib.delayed(train)() for _ in range(4))
+""",
+}
+
+
+@every_layer
+@pytest.mark.parametrize("pool", POOLS)
+def test_pools_of_a_process_that_has_trained(pool, layer):
+    if "fork" in pool and not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    run_job(layer, f"assert trained_in_a_team() == serial\n{POOLS[pool]}\nassert found == [serial] * 4")
+
+
+def test_where_no_thread_can_be_started(teams, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    expected = train(n_jobs=1)
+    monkeypatch.setattr(parallel, "_is_region_safe", lambda: False)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert train(n_jobs=3) == expected
+
+
+def test_the_workqueue_is_noted():
+    out, _ = run_script("from fastnn import info; print(info.report())", NUMBA_THREADING_LAYER="workqueue")
+    assert "threading layer  workqueue; " in out
+
+
+@FORKS
+def test_a_fork_while_another_thread_compiles(tmp_path):
+    """The child would wait for a thread that it does not have."""
+    script = """
+        import os, signal, threading, warnings
+        warnings.simplefilter("ignore")
+        import numba
+        import numpy as np
+        import fastnn
+        from fastnn.kernels import epoch, jit
+
+        def compile_on():
+            for _ in range(200):
+                if done.is_set():
+                    return
+                numba.njit(lambda x: x + 1)(1)
+                jit.entry_point(double, numba.types.void(numba.types.float64[::1]), "double")
+
+        def double(out):
+            out[0] *= 2
+
+        done = threading.Event()
+        threads = [threading.Thread(target=compile_on) for _ in range(2)]
+        for thread in threads: thread.start()
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(100)
+                assert numba.njit(lambda x: x + 2)(1) == 3
+                net = fastnn.MLP((2, 3, 1))
+                jit.entry_point(double, numba.types.void(numba.types.float64[::1]), "double")
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        done.set()
+        for thread in threads: thread.join()
+    """
+    run_script(script, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+# -- nested in others' workers -----------------------------------------------------------------------------------------
+
+MANY = dict.fromkeys(VARIABLES)  # the machine as it is
+
+
+def test_no_more_threads_than_allowed_in_joblibs_threads():
+    script = """
+import joblib
+parallel.budget.most = 0
+n = parallel.allowed_threads()
+found = joblib.Parallel(n, backend="threading")(joblib.delayed(train)(0, -1) for _ in range(4 * n))
+assert set(found) == {serial}
+assert parallel.budget.most <= n, (parallel.budget.most, n)
+"""
+    run_job("default", script, **MANY)
+
+
+def test_no_more_threads_than_allowed_in_lokys_workers():
+    script = """
+import joblib
+n = parallel.allowed_threads()
+found = joblib.Parallel(n, backend="loky")(joblib.delayed(train_and_count)() for _ in range(2 * n))
+assert {bits for bits, *_ in found} == {serial}
+assert n * max(most for _, most, _ in found) <= n, found
+"""
+    run_job("default", script, **MANY)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_no_more_threads_than_allowed_in_dask_workers(processes, tmp_path):
+    pytest.importorskip("distributed")
+    script = f"""
+import dask
+dask.config.set({{"temporary-directory": {str(tmp_path)!r}}})
+from distributed import Client, LocalCluster
+n = parallel.allowed_threads()
+parallel.budget.most = 0
+shape = dict(n_workers=n, threads_per_worker=1) if {processes} else dict(n_workers=1, threads_per_worker=n)
+with LocalCluster(processes={processes}, dashboard_address=None, **shape) as cluster, Client(cluster) as client:
+    found = client.gather([client.submit(train_and_count, pure=False) for _ in range(4 * n)])
+assert {{bits for bits, *_ in found}} == {{serial}}
+assert max(most for _, most, _ in found) * (n if {processes} else 1) <= n, found
+"""
+    run_job("default", script, **MANY)

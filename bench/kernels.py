@@ -1,13 +1,17 @@
-"""The kernels by themselves: the micro-kernel's rate, the three products around it, and the elementwise functions."""
+"""The kernels by themselves: the micro-kernel, the three products around it, and the elementwise functions."""
+
+import functools
 
 import numpy as np
 
-from bench.peak import peak_gflops
+from bench import peak
+from bench.suite import DTYPES, BestOf
 
 ROWS = 96  # two panels of rows in float32
 REPEATS = 100  # calls within one timing, each some microseconds
 
 
+@functools.cache
 def kernels():
     """Compile loops around single kernels; a function, so that this file is imported without Numba."""
     import numba
@@ -43,22 +47,25 @@ def kernels():
     return forward, backward, gradient, activation, update
 
 
-class MicroKernel:
-    params = (["float32", "float64"], [1, 2])
-    param_names = ("dtype", "threads")
-    unit = "GFLOP/s"
+class MicroKernel(BestOf):
+    """The tallest block, on operands in the first-level cache: what `peak.py` takes for the machine's limit."""
 
-    def setup(self, dtype, threads):
-        peak_gflops(dtype, threads)
+    params = (DTYPES,)
+    param_names = ("dtype",)
 
-    def track_gflops(self, dtype, threads):
-        return max(peak_gflops(dtype, threads) for _ in range(5))
+    def setup(self, dtype):
+        run, operands = peak.kernel(), peak.operands(dtype)
+        self.run = lambda: run(*operands, peak.DEPTH, REPEATS)
+        self.run()
+
+    def time_micro_kernel(self, dtype):
+        self.best(self.run)
 
 
-class Products:
+class Products(BestOf):
     """Layer of 128 inputs and 144 outputs; the gradient, of one tile over 256 rows."""
 
-    params = (["float32", "float64"],)
+    params = (DTYPES,)
     param_names = ("dtype",)
 
     def setup(self, dtype):
@@ -81,19 +88,21 @@ class Products:
             product(dtype)
 
     def time_forward(self, dtype):
-        self.forward(self.layer, self.scratch, self.params, ROWS)
+        self.best(lambda: self.forward(self.layer, self.scratch, self.params, ROWS))
 
     def time_backward(self, dtype):
-        self.backward(self.layer, self.scratch, self.delta_at, self.output_at, self.params, ROWS)
+        arguments = self.layer, self.scratch, self.delta_at, self.output_at, self.params, ROWS
+        self.best(lambda: self.backward(*arguments))
 
     def time_gradient(self, dtype):
-        self.gradient(self.tile, self.a, self.b, 256, self.width, self.w, self.moments)
+        arguments = self.tile, self.a, self.b, 256, self.width, self.w, self.moments
+        self.best(lambda: self.gradient(*arguments))
 
 
-class Elementwise:
+class Elementwise(BestOf):
     """4096 elements, which stay in the first-level cache."""
 
-    params = (["logistic", "tanh", "relu", "SGD", "Adam"], ["float32", "float64"])
+    params = (["logistic", "tanh", "relu", "SGD", "Adam"], DTYPES)
     param_names = ("function", "dtype")
 
     def setup(self, function, dtype):
@@ -112,4 +121,4 @@ class Elementwise:
         self.run()
 
     def time_elements(self, function, dtype):
-        self.run()
+        self.best(self.run)

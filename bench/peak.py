@@ -15,11 +15,11 @@ def peak_gflops(dtype, n_threads, seconds=0.02):
     start_together = threading.Barrier(n_threads)
 
     def work(_):
-        run, operands = _kernel(), _operands(dtype)
-        run(*operands, DEPTH, 10)
+        run, own = kernel(), operands(dtype)
+        run(*own, DEPTH, 10)
         start_together.wait()
         start = time.perf_counter()
-        run(*operands, DEPTH, repeats)
+        run(*own, DEPTH, repeats)
         return start, time.perf_counter()
 
     with ThreadPoolExecutor(n_threads) as pool:
@@ -29,7 +29,7 @@ def peak_gflops(dtype, n_threads, seconds=0.02):
 
 
 @functools.cache
-def _kernel():
+def kernel():
     import numba
 
     from fastnn.kernels import jit, simd
@@ -60,14 +60,14 @@ def _flops(dtype):
     return 2 * height * width * DEPTH
 
 
-def _operands(dtype):
+def operands(dtype):
     """Return C, A and B for one thread, each on whole cache lines."""
     import numpy as np
 
     from fastnn.layout import empty
 
     height, width = _block(dtype)
-    operands = [empty(size, np.dtype(dtype)) for size in (height * width, height * DEPTH, width * DEPTH)]
-    for operand in operands:
-        operand[:] = 0.5
-    return operands
+    arrays = [empty(size, np.dtype(dtype)) for size in (height * width, height * DEPTH, width * DEPTH)]
+    for array in arrays:
+        array[:] = 0.5
+    return arrays

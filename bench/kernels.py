@@ -111,8 +111,8 @@ class Elementwise(BestOf):
         from fastnn.layout import empty
 
         *_, activation, update = kernels()
-        # Each some lines into a page of its own: at the same place in each, stores would hold up loads.
-        arrays = empty(4 * 1040, np.dtype(dtype)).reshape(4, 1040)[:, :1000]
+        # Far apart within their pages: near the same place in each, stores hold up loads, in some processes only.
+        arrays = empty(4 * 1136, np.dtype(dtype)).reshape(4, 1136)[:, :1000]
         arrays[:] = np.random.default_rng(0).random(arrays.shape)
         if function in ACTIVATIONS:
             code = ACTIVATIONS.index(function)

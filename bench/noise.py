@@ -47,10 +47,15 @@ def spreads(rounds):
 
 
 def thresholds(noise):
-    """Return the threshold of each benchmark that needs more than asv's: twice what its noisiest case has shown."""
+    """Return thresholds for what needs more than asv's: twice the noisiest of the cases that end in the same parameter.
+
+    That is the number of threads where there is one: what else a machine does disturbs several threads most.
+    """
     found = {}
     for case, spread in sorted(noise.items()):
-        pattern = "^" + re.escape(case.partition("(")[0])
+        name, opened, parameters = case.partition("(")
+        last = re.escape(parameters.rpartition(", ")[2])
+        pattern = f"^{re.escape(name)}" + (rf"\(.*{last}" if opened else "")
         found[pattern] = max(found.get(pattern, 0), round(STEP * math.ceil(2 * spread / STEP), 2))
     return {pattern: threshold for pattern, threshold in found.items() if threshold > STEP}
 

@@ -27,9 +27,13 @@ def test_spread_is_of_the_largest_over_the_smallest():
     assert noise.spreads([{"a": 1.0, "b": 2.0}, {"a": 1.2, "b": 2.0}, {"a": 1.1, "b": 2.0}]) == {"a": 0.2, "b": 0.0}
 
 
-def test_threshold_is_twice_the_noisiest_case_where_that_is_more_than_asvs_own():
-    floor = {"fit.Fit.time_fit('a', 1)": 0.01, "fit.Fit.time_fit('a', 2)": 0.11, "memory.peakmem_import": 0.0}
-    assert noise.thresholds(floor) == {r"^fit\.Fit\.time_fit": 0.25}
+def test_threshold_is_twice_the_noisiest_case_of_as_many_threads_where_that_is_more_than_asvs_own():
+    spread = {"fit.Fit.time_fit('a', 1)": 0.01, "fit.Fit.time_fit('a', 2)": 0.07, "fit.Fit.time_fit('b', 2)": 0.11}
+    (pattern, threshold), (bare, of_bare) = noise.thresholds({**spread, "startup.first": 0.03}).items()
+    assert [case for case in spread if re.match(pattern, case)] == list(spread)[1:]
+    assert threshold == 0.25
+    assert re.match(bare, "startup.first@main")
+    assert of_bare == 0.1
 
 
 def test_thresholds_replace_those_of_the_configuration():

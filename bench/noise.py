@@ -1,7 +1,7 @@
 """How far the suites differ from themselves: `python bench/noise.py [--runs N] [--bench REGEX]`.
 
 Runs the suites of one commit again and again, and writes how far each benchmark's results lay apart to
-`results/noise.json`, and from that the thresholds of `asv publish` to `asv.conf.json`.
+`noise.json`, and from that the thresholds of `asv publish` to `asv.conf.json`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and
 from bench import provenance
 
 ROOT = Path(__file__).parents[1]
-NOISE, CONFIG = ROOT / "bench" / "results" / "noise.json", ROOT / "asv.conf.json"
+NOISE, CONFIG = ROOT / "bench" / "noise.json", ROOT / "asv.conf.json"
 STEP = 0.05  # of thresholds, and asv's own threshold
 
 

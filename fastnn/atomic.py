@@ -13,7 +13,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` once everything is written and on the disk.
 
     Whatever happens before, an error, a kill, a full disk, `path` stays as it was. A kill may leave a file
-    `.NAME.*.tmp` beside it.
+    `.*.tmp` beside it.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         If the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -28,7 +28,7 @@ from fastnn.callbacks import Callback, Fit
 from fastnn.checkpoint import Checkpoint
 from fastnn.divergence import likely_causes
 from fastnn.fitted import FittedNetwork, warn, with_parameters
-from fastnn.kernels import epoch
+from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.model import MLP
@@ -543,7 +543,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             check_is_fitted(self, "coefs_")
         net = self._network()
         X = self._validated_rows(X, net.dtype)
-        if epoch.is_compiled(net.dtype):
+        # Where training has compiled its kernels, to compile those of prediction takes a second or two, once.
+        if epoch.is_compiled(net.dtype) or (forward.is_compiled(net.dtype) and not sparse.issparse(X)):
             with self._threads():
                 return net.forward(X)
         return plain.forward(X, net.weights, net.biases, net.activations, net.output)

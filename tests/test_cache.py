@@ -10,7 +10,7 @@ from numba import types
 from numba.core import caching
 
 import fastnn
-from fastnn.kernels import epoch, jit
+from fastnn.kernels import forward, jit
 
 
 def double(x, out):
@@ -103,4 +103,4 @@ def test_what_others_compile_meanwhile_is_not_kept_here(folder):
 
 def test_ready_kernels_are_known():
     fastnn.MLP((2, 2)).forward(np.zeros((1, 2), "float32"))
-    assert epoch.is_compiled(np.dtype("float32"))
+    assert forward.is_compiled(np.dtype("float32"))

@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange, types
 
 from fastnn.kernels import team
-from fastnn.kernels.jit import entry_point, is_cached, jit, once
+from fastnn.kernels.jit import entry_point, is_ready, jit, once
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
@@ -25,8 +25,6 @@ from fastnn.kernels.team import (
 )
 
 FORWARD, GRADIENTS, TRAIN = range(3)
-
-_ready: set[np.dtype[Any]] = set()
 
 
 @jit
@@ -152,9 +150,7 @@ def run_team(n_threads, address, zero, arguments):
 def _driver(dtype: np.dtype[Any]) -> Any:
     """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
     signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
-    driver = entry_point(run, signature, dtype.name)
-    _ready.add(dtype)
-    return driver
+    return entry_point(run, signature, dtype.name)
 
 
 @once
@@ -165,9 +161,7 @@ def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
 
 def is_compiled(dtype: np.dtype[Any]) -> bool:
     """Whether this dtype's kernels are there, in this process or on disk, so that nobody waits for the compiler."""
-    if dtype not in _ready and is_cached(dtype.name):
-        _ready.add(dtype)
-    return dtype in _ready
+    return is_ready(dtype.name)
 
 
 def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:

@@ -14,7 +14,7 @@ from numba import prange, types
 
 from fastnn.kernels import team
 from fastnn.kernels.activations import IDENTITY, activation_forward
-from fastnn.kernels.jit import entry_point, jit, once
+from fastnn.kernels.jit import entry_point, is_ready, jit, once
 from fastnn.kernels.losses import SOFTMAX, output_forward
 from fastnn.kernels.plan import ACTIVATION, N_IN, N_OUT, WEIGHTS
 from fastnn.kernels.products import panel_width, round_up
@@ -189,6 +189,11 @@ def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Return the parallel region, and the address of the machine code that each of its threads runs."""
     name = f"{dtype.name}-forward-team"
     return compile_region(run_team, argument_types, dtype, name), native_address(driver(dtype))
+
+
+def is_compiled(dtype: np.dtype[Any]) -> bool:
+    """Whether this dtype's kernels are there, in this process or on disk, so that nobody waits for the compiler."""
+    return is_ready(f"{dtype.name}-forward")
 
 
 def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:

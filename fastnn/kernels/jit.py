@@ -111,6 +111,7 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, paralle
         dispatcher.disable_compile()
         found = sum(dispatcher.stats.cache_hits.values())
         starts.append(Start(name, not found, folder, time.perf_counter() - begin))
+        _ready.add(name)
         return dispatcher
 
 
@@ -250,6 +251,16 @@ class Cache(caching.FunctionCache):  # type: ignore[misc]
     def __init__(self, function: Callable[..., Any], folder: Path) -> None:
         self._impl_class = functools.partial(CacheFiles, folder=folder)
         super().__init__(function)
+
+
+_ready: set[str] = set()
+
+
+def is_ready(name: str) -> bool:
+    """Whether an entry point is there, in this process or on disk, so that nobody waits for the compiler."""
+    if name not in _ready and is_cached(name):
+        _ready.add(name)
+    return name in _ready
 
 
 def is_cached(name: str) -> bool:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn.atomic import atomic_write
+from fastnn.atomic import atomic_write, leftovers, temporary_beside
 from fastnn.callbacks import Callback, Fit, seconds_of
 from fastnn.log import logger
 from fastnn.trees import DamagedError, read_tree, write_tree
@@ -146,7 +145,7 @@ class Checkpoint(Callback):
 
     def _remove_leftovers(self) -> None:
         """Remove what kills in the middle of a write have left."""
-        for path in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+        for path in leftovers(self.path):
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink(missing_ok=True)
 
@@ -209,7 +208,7 @@ class Checkpoint(Callback):
     def _keep_previous(self) -> None:
         """Give the file that is about to be replaced a second name, so that at any time one of the two is whole."""
         if self._keeps_previous and self.path.exists():
-            second = self.previous.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
+            second = temporary_beside(self.path)
             try:
                 os.link(self.path, second)
             except OSError:  # a file system without links

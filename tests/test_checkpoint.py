@@ -21,7 +21,7 @@ from helpers import csr
 
 import fastnn
 from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, checkpoint
-from fastnn.atomic import atomic_write
+from fastnn.atomic import atomic_write, leftovers
 from fastnn.callbacks import seconds_of
 from fastnn.model import MLP
 from fastnn.trees import DamagedError, read_tree, write_tree
@@ -297,6 +297,17 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
     classifier(Checkpoint(tmp_path / "c", every=0)).fit(X, Y)
     epochs = [read_tree(tmp_path / name, checkpoint.KIND)["state"]["n_epochs"] for name in ("c", "c.previous")]
     assert epochs == [8, 7]
+
+
+@pytest.mark.parametrize("name", ["c", "c[1]", "\u00e9" * 120])
+def test_what_a_kill_leaves_is_found(name, tmp_path):
+    """Where a write is broken off and nothing is cleaned up: the names that are written and those looked for agree."""
+    path = tmp_path / name
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        (during,) = leftovers(path)
+        assert during.name != path.name and os.path.samefile(during, file.name)
+        raise RuntimeError
+    assert not list(leftovers(path))
 
 
 def test_leftovers_of_kills_are_removed(tmp_path):

@@ -75,7 +75,7 @@ class Rewind:
         t.net.restore(copy.parameters)
         if not copy.is_whole:
             return None
-        end = t.random_state.get_state(legacy=False)
+        end, rate = t.random_state.get_state(legacy=False), t.optimizer.learning_rate
         t.optimizer.steps = copy.steps
         if t.optimizer.moments is not None:
             t.optimizer.moments[:] = 0 if copy.moments is None else copy.moments
@@ -85,13 +85,13 @@ class Rewind:
             return self._first_bad_step(examples, copy)
         finally:
             t.random_state.set_state(end)
+            t.optimizer.learning_rate = rate
 
     def _first_bad_step(self, examples: Examples, copy: _Copy) -> tuple[int, int] | None:
         t, order, first_row = self._training, copy.order, copy.first_row
         rates = t.history["learning_rate"][len(t.loss_curve) - t.n_epochs + copy.n_epochs :]
-        rate = t.optimizer.learning_rate
         if t.rows_done:  # an epoch that a callback has broken off
-            rates.append(rate)
+            rates.append(t.optimizer.learning_rate)
         for n, rate_of_epoch in enumerate(rates):
             t.optimizer.learning_rate = rate_of_epoch
             if n or not first_row:
@@ -104,9 +104,7 @@ class Rewind:
                 t.net.train(examples, len(batch), t.optimizer, len(batch), batch, t.alpha, epochs)
                 if not np.isfinite(epochs.means(len(batch))).all() or not t.net.is_finite():
                     t.net.restore(before)
-                    t.optimizer.learning_rate = rate
                     return copy.n_epochs + n + 1, first // t.batch_size + 1
-        t.optimizer.learning_rate = rate
         t.net.restore(copy.parameters)
         return None
 

@@ -1,28 +1,16 @@
-"""The entry point: epochs of training, the gradients of a batch, or prediction, in one compiled call."""
+"""The entry point: epochs of training, the gradients of a batch, or prediction of sparse rows, in one compiled call."""
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba import prange, types
 
-from fastnn.kernels import team
-from fastnn.kernels.jit import entry_point, is_ready, jit, once
+from fastnn.kernels.jit import jit
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_phase, weights_phase
-from fastnn.kernels.team import (
-    address_of,
-    compile_region,
-    complete,
-    finish_slice,
-    native_address,
-    native_caller,
-    next_slice,
-    wait_for,
-)
+from fastnn.kernels.team import Engine, address_of, complete, finish_slice, native_caller, next_slice, wait_for
 
 FORWARD, GRADIENTS, TRAIN = range(3)
 
@@ -146,31 +134,5 @@ def run_team(n_threads, address, zero, arguments):
         _call(address, thread, where, zero)
 
 
-@once
-def _driver(dtype: np.dtype[Any]) -> Any:
-    """Return `run` compiled for a dtype; from the cache when this machine compiled it before."""
-    signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
-    return entry_point(run, signature, dtype.name)
-
-
-@once
-def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
-    """Return the parallel region, and the address of the machine code that each of its threads runs."""
-    return compile_region(run_team, argument_types, dtype, f"{dtype.name}-team"), native_address(_driver(dtype))
-
-
-def is_compiled(dtype: np.dtype[Any]) -> bool:
-    """Whether this dtype's kernels are there, in this process or on disk, so that nobody waits for the compiler."""
-    return is_ready(dtype.name)
-
-
-def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:
-    """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
-    _driver(dtype)
-    if with_team:
-        _team(dtype)
-
-
-def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]) -> None:
-    """Call `run` in this thread, or in a team of `n_threads` that `run_team` gets to work."""
-    team.launch(_driver(dtype), lambda: _team(dtype), n_threads, dtype.type(0), arguments, run_team)
+_engine = Engine(run, run_team, argument_types)
+is_compiled, prepare, launch = _engine.is_compiled, _engine.prepare, _engine.launch

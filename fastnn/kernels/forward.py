@@ -5,16 +5,12 @@ whose slices are panels of W: to read W is what takes the time. The sums have th
 row has the same bits whichever rows it comes with.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
-import numpy as np
 from numba import prange, types
 
-from fastnn.kernels import team
 from fastnn.kernels.activations import IDENTITY, activation_forward
-from fastnn.kernels.jit import entry_point, is_ready, jit, once
+from fastnn.kernels.jit import jit
 from fastnn.kernels.losses import SOFTMAX, output_forward
 from fastnn.kernels.plan import ACTIVATION, N_IN, N_OUT, WEIGHTS
 from fastnn.kernels.products import panel_width, round_up
@@ -27,16 +23,7 @@ from fastnn.kernels.simd import (
     transposed_kernel,
     view,
 )
-from fastnn.kernels.team import (
-    address_of,
-    compile_region,
-    complete,
-    finish_slice,
-    native_address,
-    native_caller,
-    next_slice,
-    wait_for,
-)
+from fastnn.kernels.team import Engine, address_of, complete, finish_slice, native_caller, next_slice, wait_for
 
 BLOCK_ROWS = 48  # rows that meet a panel of W one after the other
 
@@ -125,39 +112,35 @@ def run_forward(thread, n_slices, output, X, layers, params, scratch, out, state
     n_rows, n_layers, lanes = X.shape[0], layers.shape[0], lanes_of(params)
     n_out, ld = layers[n_layers - 1, N_OUT], leading_dimension_of(layers, lanes)
     n_scratch = scratch_size(ld)
-    together, phase = n_slices > 1 and n_rows <= BLOCK_ROWS, 0
-    slice_number = 0 if together or n_slices == 1 else next_slice(state, thread, n_slices, 1)
-    while slice_number >= 0:
-        base, low, high = slice_number * n_scratch, 0, n_rows
-        if not together:
-            low, high = n_rows * slice_number // n_slices, n_rows * (slice_number + 1) // n_slices
-        for first in range(low, high, BLOCK_ROWS):
+    # Slices of the rows, or, of a few rows, parts of each layer.
+    n_slices_of_rows, n_parts = (1, n_slices) if n_rows <= BLOCK_ROWS else (n_slices, 1)
+    phase, number = 0, next_slice(state, thread, n_slices, 1) if n_slices_of_rows > 1 else 0
+    while number >= 0:
+        high, base = n_rows * (number + 1) // n_slices_of_rows, number * n_scratch
+        for first in range(n_rows * number // n_slices_of_rows, high, BLOCK_ROWS):
             n = min(BLOCK_ROWS, high - first)
             a, lda, z_at = view(X, 0, X.size), layers[0, N_IN], base
             a_at, following = first * lda, base + BLOCK_ROWS * ld
             for l in range(n_layers):
                 layer = layers[l]
                 code = layer[ACTIVATION] if l + 1 < n_layers else IDENTITY
-                n_panels, last = count_panels(layer[N_OUT], lanes), not together
-                phase += 1
-                part = next_slice(state, thread, n_slices, phase) if together else 0
+                n_panels = count_panels(layer[N_OUT], lanes)
+                phase, last = phase + 1, n_parts == 1
+                part = next_slice(state, thread, n_parts, phase) if n_parts > 1 else 0
                 while part >= 0:
-                    start, stop = 0, n_panels
-                    if together:
-                        start, stop = n_panels * part // n_slices, n_panels * (part + 1) // n_slices
-                    forward_panels(scratch, z_at, ld, a, a_at, lda, params, layer, code, n, start, stop)
-                    part = -1
-                    if together:
-                        last = finish_slice(state, n_slices, phase)
-                        part = next_slice(state, thread, n_slices, phase)
+                    forward_panels(scratch, z_at, ld, a, a_at, lda, params, layer, code, n,
+                                   n_panels * part // n_parts, n_panels * (part + 1) // n_parts)
+                    if n_parts > 1:
+                        last = finish_slice(state, n_parts, phase)
+                    part = next_slice(state, thread, n_parts, phase) if n_parts > 1 else -1
                 if last and l + 1 == n_layers:
                     write_outputs(output, scratch, z_at, ld, n, n_out, base + 2 * BLOCK_ROWS * ld, out, first)
-                if together:
+                if n_parts > 1:
                     if last:
                         complete(state, phase)
                     wait_for(state, phase)
                 a, a_at, lda, z_at, following = scratch, z_at, ld, following, z_at
-        slice_number = -1 if together or n_slices == 1 else next_slice(state, thread, n_slices, 1)
+        number = next_slice(state, thread, n_slices, 1) if n_slices_of_rows > 1 else -1
     restore_subnormals(subnormals)
 
 
@@ -177,32 +160,6 @@ def run_team(n_threads, address, zero, arguments):
         _call(address, thread, where, zero)
 
 
-@once
-def driver(dtype: np.dtype[Any]) -> Any:
-    """Return `run_forward` compiled for a dtype; from the cache when this machine compiled it before."""
-    signature = types.void(types.int64, *argument_types(numba.from_dtype(dtype)))
-    return entry_point(run_forward, signature, f"{dtype.name}-forward")
-
-
-@once
-def _team(dtype: np.dtype[Any]) -> tuple[Any, int]:
-    """Return the parallel region, and the address of the machine code that each of its threads runs."""
-    name = f"{dtype.name}-forward-team"
-    return compile_region(run_team, argument_types, dtype, name), native_address(driver(dtype))
-
-
-def is_compiled(dtype: np.dtype[Any]) -> bool:
-    """Whether this dtype's kernels are there, in this process or on disk, so that nobody waits for the compiler."""
-    return is_ready(f"{dtype.name}-forward")
-
-
-def prepare(dtype: np.dtype[Any], with_team: bool = False) -> None:
-    """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
-    driver(dtype)
-    if with_team:
-        _team(dtype)
-
-
-def launch(dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]) -> None:
-    """Call `run_forward` in this thread, or in a team of `n_threads` that `run_team` gets to work."""
-    team.launch(driver(dtype), lambda: _team(dtype), n_threads, dtype.type(0), arguments, run_team)
+_engine = Engine(run_forward, run_team, argument_types, "-forward")
+driver, is_compiled = _engine.driver, _engine.is_compiled
+prepare, launch = _engine.prepare, _engine.launch

@@ -16,11 +16,12 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastnn.kernels.jit import entry_point, jit
+from fastnn.kernels.jit import entry_point, is_ready, jit, once
 
 I64 = ir.IntType(64)
 STRIDE = 8  # int64s of a cache line
@@ -154,36 +155,65 @@ def native_caller(argument_types: Callable[[Any], list[Any]]) -> Any:
     return call_native
 
 
-def native_address(driver: Any) -> int:
-    """Return the address of an entry point's machine code."""
-    (compiled,) = driver.overloads.values()
-    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+class Engine:
+    """A function that each thread of a team goes through, compiled for a dtype when that is first needed.
 
-
-def compile_region(region: Any, argument_types: Callable[[Any], list[Any]], dtype: Any, name: str) -> Any:
-    """Compile region(n_threads, address, zero, arguments), which calls the code at `address` in each thread."""
-    real = numba.from_dtype(dtype)
-    signature = types.void(types.int64, types.int64, real, types.Tuple(argument_types(real)))  # type: ignore[attr-defined]
-    return entry_point(region, signature, name, parallel=True)
-
-
-def launch(
-    driver: Any, team: Callable[[], tuple[Any, int]], n_threads: int, zero: Any, arguments: tuple[Any, ...],
-    run_team: Callable[..., None],
-) -> None:  # fmt: skip
-    """Call the driver in this thread, or in `n_threads` that `run_team` gets to work: in the region of `team`, or else.
-
-    With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its slice.
+    `argument_types` gives the types of its arguments after the thread. `region` is a parallel region of Numba's around
+    it: region(n_threads, address, zero, arguments) calls the code at `address` in each thread.
     """
 
-    def one(thread: int) -> None:
-        driver(thread, *arguments)
+    def __init__(
+        self, function: Any, region: Any, argument_types: Callable[[Any], list[Any]], suffix: str = ""
+    ) -> None:
+        self._function, self._region, self._argument_types, self._suffix = function, region, argument_types, suffix
 
-    def region() -> None:
-        code, address = team()
-        code(n_threads, address, zero, arguments)
+    def _name(self, dtype: np.dtype[Any]) -> str:
+        return dtype.name + self._suffix
 
-    if n_threads == 1 or numba.config.BOUNDSCHECK:
-        one(0)
-    else:
-        run_team(n_threads, region, one)
+    @once
+    def driver(self, dtype: np.dtype[Any]) -> Any:
+        """Return the compiled function; from the cache when this machine compiled it before."""
+        signature = types.void(types.int64, *self._argument_types(numba.from_dtype(dtype)))
+        return entry_point(self._function, signature, self._name(dtype))
+
+    @once
+    def _team(self, dtype: np.dtype[Any]) -> tuple[Any, int]:
+        """Return the compiled region, and the address of the machine code that each of its threads runs."""
+        real = numba.from_dtype(dtype)
+        arguments = types.Tuple(self._argument_types(real))  # type: ignore[attr-defined]
+        signature = types.void(types.int64, types.int64, real, arguments)
+        (compiled,) = self.driver(dtype).overloads.values()
+        address = int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+        return entry_point(self._region, signature, f"{self._name(dtype)}-team", parallel=True), address
+
+    def is_compiled(self, dtype: np.dtype[Any]) -> bool:
+        """Whether this dtype's code is there, in this process or on disk, so that nobody waits for the compiler."""
+        return is_ready(self._name(dtype))
+
+    def prepare(self, dtype: np.dtype[Any], with_team: bool = False) -> None:
+        """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
+        self.driver(dtype)
+        if with_team:
+            self._team(dtype)
+
+    def launch(
+        self, dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]
+    ) -> None:
+        """Call the function in this thread, or in `n_threads` that `run_team` gets to work: in the region, or else.
+
+        With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its
+        slice.
+        """
+        driver = self.driver(dtype)
+
+        def one(thread: int) -> None:
+            driver(thread, *arguments)
+
+        def region() -> None:
+            code, address = self._team(dtype)
+            code(n_threads, address, dtype.type(0), arguments)
+
+        if n_threads == 1 or numba.config.BOUNDSCHECK:
+            one(0)
+        else:
+            run_team(n_threads, region, one)

@@ -308,24 +308,16 @@ def line(cells):
 def main():
     parser = argparse.ArgumentParser(description="Compare fastnn's estimators with scikit-learn's.")
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), metavar="NAME", help=", ".join(JOBS))
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timings to take the median of (5)")
     parser.add_argument("--fashion-mnist", metavar="FOLDER", help="where the idx files of Fashion-MNIST lie")
-    parser.add_argument("--quick", action="store_true", help="one timing of a part of each job, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
-    options = parser.parse_args()
+    options = provenance.parsed(parser, 5, "timings", "one timing of a part of each job, to see that it runs")
     if options.quick:
         options.repeats = 1
     limit_threads()
     from sklearn.exceptions import ConvergenceWarning
 
-    import fastnn
-
-    fastnn.set_num_threads(N_THREADS)
     warnings.simplefilter("ignore", ConvergenceWarning)  # training stops after a number of epochs on purpose
     stored = measure(options)
-    print(render(stored))
-    if options.json:
-        provenance.write(options.json, stored)
+    provenance.publish(stored, render(stored), options)
 
 
 def measure(options):

@@ -168,22 +168,14 @@ def losses_of(result):
 
 def main():
     parser = argparse.ArgumentParser(description="Train to the same loss with fastnn and its peers.")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="trainings to take the median of (5)")
     parser.add_argument("--fashion-mnist", metavar="FOLDER", help="where the idx files of Fashion-MNIST lie")
-    parser.add_argument("--quick", action="store_true", help="one short training each, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
-    options = parser.parse_args()
+    options = provenance.parsed(parser, 5, "trainings", "one short training each, to see that it runs")
     limit_threads()
     from sklearn.exceptions import ConvergenceWarning
 
-    import fastnn
-
-    fastnn.set_num_threads(N_THREADS)
     warnings.simplefilter("ignore", ConvergenceWarning)  # training stops after a number of epochs on purpose
     stored = measure(options)
-    print(render(stored))
-    if options.json:
-        provenance.write(options.json, stored)
+    provenance.publish(stored, render(stored), options)
 
 
 if __name__ == "__main__":

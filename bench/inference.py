@@ -319,10 +319,7 @@ def main():
     parser = argparse.ArgumentParser(description="Compare prediction by fastnn with its peers'.")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), metavar="NAME", help=", ".join(NETS))
     parser.add_argument("--libraries", nargs="+", choices=PREDICTORS, default=list(PREDICTORS), metavar="NAME")
-    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="timings to take the median of (9)")
-    parser.add_argument("--quick", action="store_true", help="3 short timings each")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
-    options = parser.parse_args()
+    options = provenance.parsed(parser, 9, "timings", "3 short timings each")
     options.seconds = 0.002 if options.quick else 0.02
     if options.quick:
         options.repeats = 3
@@ -336,9 +333,7 @@ def main():
     stored = {
         **provenance.here(N_THREADS, libraries), "repeats": options.repeats, "notes": notes, "results": results,
     }  # fmt: skip
-    if options.json:
-        provenance.write(options.json, stored)
-    print(render(stored))
+    provenance.publish(stored, render(stored), options)
 
 
 if __name__ == "__main__":

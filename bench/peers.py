@@ -342,7 +342,7 @@ def installed():
 
 
 def limit_threads():
-    """Give every library the same cores; before any of them is imported, as they read this once."""
+    """Give every library the same cores; before any of them is imported, as they read this once. fastnn, too."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(N_THREADS)
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -350,6 +350,9 @@ def limit_threads():
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if hasattr(os, "sched_setaffinity"):  # XLA takes as many threads as it sees cores
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:N_THREADS])
+    import fastnn
+
+    fastnn.set_num_threads(N_THREADS)
 
 
 def measure(options):
@@ -370,18 +373,10 @@ def main():
     names = [net.name for net in NETS]
     parser = argparse.ArgumentParser(description="Compare a training step of fastnn with its peers'.")
     parser.add_argument("--nets", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--repeats", type=int, default=15, metavar="N", help="timings to take the median of (15)")
-    parser.add_argument("--quick", action="store_true", help="3 short timings each, and no float64")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
-    options = parser.parse_args()
+    options = provenance.parsed(parser, 15, "timings", "3 short timings each, and no float64")
     limit_threads()
-    import fastnn
-
-    fastnn.set_num_threads(N_THREADS)
     stored = measure(options)
-    print(render(stored))
-    if options.json:
-        provenance.write(options.json, stored)
+    provenance.publish(stored, render(stored), options)
 
 
 if __name__ == "__main__":

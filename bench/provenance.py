@@ -3,6 +3,7 @@
 import datetime
 import json
 from importlib.metadata import version
+from pathlib import Path
 
 PACKAGES = {"JAX": "jax", "PyTorch": "torch", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
 
@@ -29,3 +30,19 @@ def line(stored):
 def write(path, stored):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+
+
+def parsed(parser, repeats, samples, quick):
+    """Return a comparison's options: its own, and those that all of them have."""
+    many = f"{samples} to take the median of ({repeats})"
+    parser.add_argument("--repeats", type=int, default=repeats, metavar="N", help=many)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
+    return parser.parse_args()
+
+
+def publish(stored, text, options):
+    """Print what a comparison has found, and keep it where that is asked for."""
+    print(text)
+    if options.json:
+        write(options.json, stored)

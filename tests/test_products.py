@@ -24,8 +24,8 @@ def transpose_block(target, target_at, target_ld, source, source_at, source_ld):
 
 
 @numba.njit
-def dot_block(target, target_at, a, a_at, m, b, b_at, n, ld, k):
-    simd.dot_block(target, target_at, a, a_at, m, b, b_at, n, ld, k)
+def dot_block(target, target_at, ldt, a, a_at, m, b, b_at, n, ld, k):
+    simd.dot_block(target, target_at, ldt, a, a_at, m, b, b_at, n, ld, k)
 
 
 @numba.njit
@@ -217,17 +217,18 @@ def test_gather_block(dtype):
 def test_dot_block(dtype, k):
     lanes = simd.lanes(dtype)
     most_rows, most_columns = simd._dot_shape(lanes)
-    assert most_rows * most_columns == lanes
+    assert lanes % most_columns == 0  # a panel of lanes has room for whole blocks
     rng = np.random.default_rng(0)
-    ld = k * lanes + 3
+    ld, ldt = k * lanes + 3, most_columns + 5
     for m in range(1, most_rows + 1):
         for n in range(1, most_columns + 1):
             a, b = integers(rng, (m, ld), dtype), integers(rng, (n, ld), dtype)
-            target = np.full(lanes + 2, UNTOUCHED, dtype)
-            dot_block(target, 1, a.reshape(-1), 0, m, b.reshape(-1), 0, n, ld, k)
-            sums = target[1:-1].reshape(most_rows, most_columns)
-            np.testing.assert_array_equal(sums[:m, :n], a[:, : k * lanes] @ b[:, : k * lanes].T)
-            assert target[0] == target[-1] == UNTOUCHED
+            target = np.full((most_rows + 1, ldt), UNTOUCHED, dtype)
+            expected = target.copy()
+            expected[:m, 2 : 2 + most_columns] = 0
+            expected[:m, 2 : 2 + n] = a[:, : k * lanes] @ b[:, : k * lanes].T
+            dot_block(target.reshape(-1), 2, ldt, a.reshape(-1), 0, m, b.reshape(-1), 0, n, ld, k)
+            np.testing.assert_array_equal(target, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -239,6 +240,7 @@ def test_sum_block(dtype, k):
         b, target = integers(rng, (n, ld), dtype), np.full(lanes + 2, UNTOUCHED, dtype)
         sum_block(target, 1, b.reshape(-1), 0, n, ld, k)
         np.testing.assert_array_equal(target[1 : n + 1], b[:, : k * lanes].sum(axis=1))
+        assert not target[n + 1 : -1].any()
         assert target[0] == target[-1] == UNTOUCHED
 
 

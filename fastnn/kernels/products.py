@@ -17,6 +17,7 @@ from fastnn.kernels.simd import (
     PANEL_VECTORS,
     block_height,
     dot_block,
+    dot_columns_of,
     dot_rows_of,
     elements_of,
     gather_block,
@@ -163,32 +164,20 @@ def weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, 
 
 
 @jit
-def block_gradient(c, c_at, layer, scratch, dz_at, ld, width, tile_at):
+def block_gradient(c, c_at, layer, scratch, dz_at, ld, width):
     """C = A . dZ over the rows of one block, both by unit; C lies as W does. Rows of padding have dZ = 0."""
-    lanes = lanes_of(c)
-    dot_in = dot_rows_of(scratch)
-    dot_out = lanes // dot_in
-    n_in, n_out = layer[N_IN], layer[N_OUT]
+    lanes, dot_in, dot_out = lanes_of(c), dot_rows_of(scratch), dot_columns_of(scratch)
+    n_in, n_out, vectors = layer[N_IN], layer[N_OUT], width // lanes
     unit = 0
     while unit < n_out:
         panel = panel_width(n_out - unit, lanes)
-        w_at = c_at + unit * (n_in + 1)
-        for o in range(0, min(panel, n_out - unit), dot_out):
-            n = min(dot_out, n_out - unit - o)
+        w_at, used = c_at + unit * (n_in + 1), min(panel, n_out - unit)
+        for o in range(0, used, dot_out):
             for i in range(0, n_in, dot_in):
-                m = min(dot_in, n_in - i)
-                dot_block(scratch, tile_at, scratch, layer[INPUT_UNITS] + i * ld, m,
-                          scratch, dz_at + (unit + o) * ld, n, ld, width // lanes)
-                for p in range(m):
-                    row, tile_row = view(c, w_at + (i + p) * panel + o, n), view(scratch, tile_at + p * dot_out, n)
-                    for q in range(n):
-                        row[q] = tile_row[q]
-        for o in range(0, min(panel, n_out - unit), lanes):
-            n = min(lanes, n_out - unit - o)
-            sum_block(scratch, tile_at, scratch, dz_at + (unit + o) * ld, n, ld, width // lanes)
-            biases, sums = view(c, w_at + n_in * panel + o, n), view(scratch, tile_at, n)
-            for q in range(n):
-                biases[q] = sums[q]
+                dot_block(c, w_at + i * panel + o, panel, scratch, layer[INPUT_UNITS] + i * ld, min(dot_in, n_in - i),
+                          scratch, dz_at + (unit + o) * ld, min(dot_out, used - o), ld, vectors)
+        for o in range(0, used, lanes):
+            sum_block(c, w_at + n_in * panel + o, scratch, dz_at + (unit + o) * ld, min(lanes, used - o), ld, vectors)
         unit += panel
 
 

@@ -641,17 +641,26 @@ def lanes_of(typingctx, array):
 
 
 def _dot_shape(count: int) -> tuple[int, int]:
-    """Rows and columns of the dot block: as many sums as lanes, so that they reduce to one vector."""
-    rows = min(4, count // 2) if count > 2 else 2
-    return rows, count // rows
+    """Rows and columns of the dot block: sums for half of the registers; whole rows of them reduce to a vector."""
+    return 4, min(count, 2 if SIMD_BITS == 256 else 4)
 
 
 @intrinsic
 def dot_rows_of(typingctx, array):
-    """Rows of the dot block; its columns are lanes / rows. A constant to the compiler."""
+    """Rows of the dot block, a constant to the compiler."""
 
     def codegen(context, builder, signature, args):
         return ir.Constant(I64, _dot_shape(_vector_type(context.get_data_type(signature.args[0].dtype)).count)[0])
+
+    return types.int64(array), codegen
+
+
+@intrinsic
+def dot_columns_of(typingctx, array):
+    """Columns of the dot block, a constant to the compiler."""
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(I64, _dot_shape(_vector_type(context.get_data_type(signature.args[0].dtype)).count)[1])
 
     return types.int64(array), codegen
 
@@ -672,9 +681,17 @@ def _reduced(builder: Any, sums: list[Any]) -> Any:
     return sums[0]
 
 
+def _first(builder: Any, n: Any, values: Any) -> Any:
+    """Return the first n elements of a vector, with 0 for the others."""
+    kind = ir.VectorType(I64, values.type.count)
+    numbers = ir.Constant(kind, list(range(kind.count)))
+    there = builder.icmp_signed("<", numbers, _broadcast(builder, n, kind))
+    return builder.select(there, values, ir.Constant(values.type, [0.0] * kind.count))
+
+
 @intrinsic
 def sum_block(typingctx, target, target_at, b, b_at, n, ld, k):
-    """target[j] = sum over k vectors of b[j], for as many rows as lanes; beyond the first n the last one stands in."""
+    """target[j] = sum over k vectors of b[j], for as many rows as lanes; 0 beyond the first n."""
     index = types.int64
 
     def codegen(context, builder, signature, args):
@@ -687,7 +704,7 @@ def sum_block(typingctx, target, target_at, b, b_at, n, ld, k):
             values = [_load(builder, builder.gep(row, [at]), vector) for row in rows]
             return [builder.fadd(total, value) for total, value in zip(sums, values, strict=True)]
 
-        _store(builder, _reduced(builder, _sums(builder, k, vector, add)), to)
+        _store(builder, _first(builder, n, _reduced(builder, _sums(builder, k, vector, len(rows), add))), to)
         return context.get_dummy_value()
 
     return types.void(target, index, b, index, index, index, index), codegen
@@ -703,35 +720,36 @@ def _rows_or_last(builder: Any, start: Any, there: Any, ld: Any, most: int) -> l
     return rows
 
 
-def _sums(builder: Any, k: Any, vector: Any, add: Callable[[Any, Any, list[Any]], list[Any]]) -> list[Any]:
-    """Return `lanes` sums of vectors, to each of which `add` adds k times, at offsets of whole vectors."""
+def _sums(builder: Any, k: Any, vector: Any, n: int, add: Callable[[Any, Any, list[Any]], list[Any]]) -> list[Any]:
+    """Return `n` sums of vectors, to each of which `add` adds k times, at offsets of whole vectors."""
     zero, count = ir.Constant(vector, [0.0] * vector.count), ir.Constant(I64, vector.count)
 
     def step(values: list[Any]) -> list[Any]:
         at, *sums = values
         return [builder.add(at, count), *add(builder, at, sums)]
 
-    return _repeat(builder, k, [ir.Constant(I64, 0), *[zero] * vector.count], step)[1:]
+    return _repeat(builder, k, [ir.Constant(I64, 0), *[zero] * n], step)[1:]
 
 
 @intrinsic
-def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):
-    """target[i, j] = sum over k vectors of a[i] * b[j], for one block of as many sums as lanes.
+def dot_block(typingctx, target, target_at, ldt, a, a_at, m, b, b_at, n, ld, k):
+    """target[i, j] = sum over k vectors of a[i] * b[j], for one block of `dot_rows_of` times `dot_columns_of` sums.
 
-    It has `dot_rows_of` rows. Rows of `a` and `b` are `ld` apart. Where fewer than a block's rows are there (m, n), the
-    last one stands in.
+    Rows of `a` and `b` are `ld` apart, those of `target` `ldt`. Of a block that is not whole (m, n) the rows are
+    written that are there, and 0 beyond the columns.
     """
     index = types.int64
-    signature = types.void(target, index, a, index, index, b, index, index, index, index)
+    signature = types.void(target, index, index, a, index, index, b, index, index, index, index)
 
     def codegen(context, builder, signature, args):
-        _, _, _, _, m, _, _, n, ld, k = args
+        _, _, ldt, _, _, m, _, _, n, ld, k = args
         vector = _vector_type(context.get_data_type(signature.args[0].dtype))
         to, a_start, b_start = (
-            _pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 2, 5)
+            _pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6)
         )  # fmt: skip
         fma = _fma(builder, vector)
         n_rows, n_columns = _dot_shape(vector.count)
+        to_rows = _rows_or_last(builder, to, m, ldt, n_rows)
         a_rows = _rows_or_last(builder, a_start, m, ld, n_rows)
         b_rows = _rows_or_last(builder, b_start, n, ld, n_columns)
 
@@ -739,7 +757,13 @@ def dot_block(typingctx, target, target_at, a, a_at, m, b, b_at, n, ld, k):
             x, y = ([_load(builder, builder.gep(row, [at]), vector) for row in rows] for rows in (a_rows, b_rows))
             return [builder.call(fma, [x[i // n_columns], y[i % n_columns], sums[i]]) for i in range(len(sums))]
 
-        _store(builder, _reduced(builder, _sums(builder, k, vector, add)), to)
+        sums = _sums(builder, k, vector, n_rows * n_columns, add)
+        for first in range(0, len(sums), vector.count):
+            totals = _reduced(builder, sums[first : first + vector.count])
+            for at in range(0, vector.count, n_columns):
+                mask = ir.Constant(ir.VectorType(I32, n_columns), list(range(at, at + n_columns)))
+                row = builder.shuffle_vector(totals, totals, mask)
+                _store(builder, _first(builder, n, row), to_rows[(first + at) // n_columns])
         return context.get_dummy_value()
 
     return signature, codegen

@@ -128,7 +128,7 @@ def backward_block(plan, layers, scratch, rows, params, partial, base, first, wi
         n_out = layer[N_OUT]
         if plan[NARROW]:
             at = (first // plan[BLOCK_ROWS]) * plan[N_PARAMS] + layer[WEIGHTS]
-            block_gradient(partial, at, layer, scratch, dz, ld, width, base + plan[TILE])
+            block_gradient(partial, at, layer, scratch, dz, ld, width)
         else:
             fill(scratch, dz + n_out * ld, (round_up(n_out, lanes) - n_out) * ld, scratch.dtype.type(0.0))
             units_to_rows(rows, layer[DELTA_ROWS], plan[CAPACITY], first, scratch, dz, ld, n_out, width)

@@ -28,7 +28,6 @@ def machine() -> list[tuple[str, str]]:
         ("CPU", cpu_name()),
         ("SIMD", f"{simd.SIMD_BITS} bits; the CPU has {', '.join(cpu_features()) or 'none of ' + ', '.join(_TELLING)}"),
         ("threads", f"{n_threads} ({reason})"),
-        ("threading layer", _layer()),
         ("kernel cache", _short(jit.cache_folder())),
     ]
 
@@ -58,14 +57,6 @@ def cpu_name() -> str:
         answer = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
         return answer.stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
-
-
-def _layer() -> str:
-    layer = parallel.threading_layer()
-    if layer == "tbb":
-        return layer
-    where = "outside the main thread and after a fork" if layer == "omp" else "as it takes one caller at a time"
-    return f"{layer}; {where} teams run on Python threads of fastnn's own, which takes longer to begin"
 
 
 def _short(folder: Path | None) -> str:

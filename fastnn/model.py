@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Self, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import parallel, saving
+from fastnn import parallel, saving, workers
 from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
@@ -44,10 +44,10 @@ _spare_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
     os.register_at_fork(after_in_child=_spare_lock._at_fork_reinit)  # type: ignore[attr-defined]
 _BUFFERS = (
-    "_layout", "_params", "_spare", "_spare_forward", "_driver", "_most_alone", "_nothing", "_no_rows",
+    "_layout", "_params", "_spare", "_spare_forward", "_code", "_most_alone", "_nothing", "_no_rows",
 )  # fmt: skip
 _NO_SETTINGS = np.zeros(0)
-_SERIAL: contextlib.AbstractContextManager[int] = contextlib.nullcontext(1)
+_ALONE: contextlib.AbstractContextManager[Array] = contextlib.nullcontext(workers.ALONE)
 
 
 class Epochs:
@@ -333,7 +333,8 @@ class MLP:
         except IndexError:  # none yet, or other Python threads have them
             work = ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
         if alone:
-            self._driver(0, 1, self._output_code, X, work.layers, self._params, work.scratch, out, work.team)
+            arguments = 1, self._output_code, X, work.layers, self._params, work.scratch, out, work.team
+            self._code(workers.ALONE, arguments)
         else:
             self._forward_in_calls(X, out, work, n_threads)
         self._spare_forward.append(work)
@@ -341,7 +342,7 @@ class MLP:
 
     def _forward_in_calls(self, X: Array, out: Array, work: ForwardWorkspace, n_threads: int) -> None:
         """Call the engine, often enough that Ctrl-C need not wait long."""
-        forward.driver(self._dtype)  # not while CPUs are held
+        code = self._code  # compiled before CPUs are held
         step = max(1, int(FLOPS_PER_FORWARD * ROWS_PER_READ / self._flops_of_forward(1)))
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
@@ -349,12 +350,12 @@ class MLP:
                 n_threads, self._output_code, X[rows], work.layers, self._params, work.scratch, out[rows], work.team,
             )  # fmt: skip
             work.team[:] = 0
-            with parallel.Share(min(n_threads, parallel.numba_limit())) as n_running:
-                forward.launch(self._dtype, n_running, arguments, parallel.run_team)
+            with workers.Team(n_threads) as crew:
+                code(crew, arguments)
 
     @functools.cached_property
-    def _driver(self) -> Any:
-        return forward.driver(self._dtype)
+    def _code(self) -> Any:
+        return forward.code(self._dtype)
 
     def _flops_of_forward(self, n_rows: int) -> float:
         """Operations that take as long as a forward pass, in which the weights are read at least once."""
@@ -528,12 +529,10 @@ class MLP:
         flops_of_row = flops / batch_size + FLOPS_BESIDE_STEP / step + FLOPS_BESIDE_ROW
         call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / step)) * step
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
-        if is_long:
-            epoch.prepare(self.dtype)  # not while CPUs are held
+        code = epoch.code(self.dtype)  # compiled before CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
-        n_launched = min(n_threads, parallel.numba_limit())
         key, work = self._borrowed(batch_size, n_threads, X.sparse)
         try:
             if X.sparse and mode != epoch.FORWARD:
@@ -555,8 +554,8 @@ class MLP:
                     self._nothing if out is None else out, work.identity, work.team,
                 )  # fmt: skip
                 try:
-                    with parallel.Share(n_launched) if is_long else _SERIAL as n_running:
-                        epoch.launch(self.dtype, n_running, arguments, parallel.run_team)
+                    with workers.Team(n_threads) if is_long else _ALONE as crew:
+                        code(crew, arguments)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     if optimizer:
                         optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)
@@ -582,7 +581,7 @@ class MLP:
         most = int(min(flops, flops_of_call / 2) * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
         if most <= 1:
             return 1
-        return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.numba_limit())
+        return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.allowed_threads())
 
     def _borrowed(self, batch_size: int, n_threads: int, sparse: bool) -> tuple[Any, Workspace]:
         """Take a workspace: a spare one, or a new one while another Python thread has it."""

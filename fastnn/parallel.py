@@ -1,22 +1,17 @@
-"""How many threads, why that many, and the threading layer that runs them."""
+"""How many threads, why that many, and how the Python threads of a process share them out."""
 
 import contextlib
 import contextvars
-import ctypes
 import functools
-import importlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-
-import numba
 
 _chosen: int | None = None
 _within: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastnn_threads", default=None)
-_imported_in = os.getpid()
 
 
 def set_num_threads(n: int) -> None:
@@ -257,159 +252,3 @@ class Budget:
 budget = Budget()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=budget.forget)
-
-
-class Share:
-    """Within a `with` block: this Python thread's share of the CPUs, of `wanted` threads as many as are free."""
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
-
-    def __enter__(self) -> int:
-        try:
-            return budget.take(self.wanted)
-        except BaseException:
-            budget.give_back()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        budget.give_back()
-
-
-# -- threading layers --------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def load_tbb() -> bool:
-    """Load TBB from this environment's own folder, where Numba does not look for it; True if it is there.
-
-    Of Numba's threading layers TBB alone takes regions from several Python threads at once and survives a fork.
-    """
-    names = {"linux": ("lib/libtbb.so.12",), "win32": ("Library/bin/tbb12.dll",)}.get(sys.platform, ())
-    for name in names:
-        for prefix in dict.fromkeys((sys.prefix, sys.base_prefix)):
-            try:
-                ctypes.CDLL(str(Path(prefix) / name), mode=ctypes.RTLD_GLOBAL)
-            except OSError:
-                continue
-            return True
-    return False
-
-
-def threading_layer() -> str:
-    """Return the threading layer that Numba uses; runs a small parallel region if none has run yet."""
-    load_tbb()
-    try:
-        return str(numba.threading_layer())
-    except ValueError:
-        _small_region()()
-        return str(numba.threading_layer())
-
-
-@functools.cache
-def _small_region() -> Callable[[], int]:
-    @numba.njit(parallel=True)  # type: ignore[untyped-decorator]
-    def region() -> int:
-        total = 0  # Numba drops a region without a result
-        for i in numba.prange(2):
-            total += i
-        return total
-
-    return region  # type: ignore[no-any-return]
-
-
-def run_team(n_threads: int, region: Callable[[], None], one: Callable[[int], None]) -> None:
-    """Run `one(thread)` for each of `n_threads` numbers at once: by `region`, which Numba runs, where that is safe."""
-    if _is_region_safe():
-        with NumbaThreads(n_threads):
-            region()
-    else:
-        _run_in_threads(n_threads, one)
-
-
-def _is_region_safe() -> bool:
-    """Whether a parallel region of Numba's may run here and now, whatever other threads and forked children do.
-
-    TBB alone takes regions from several Python threads at once. OpenMP does not live through a fork, and TBB not
-    always. The workqueue ends the process when two threads enter it, one of which may be the user's.
-    """
-    layer, is_first_process = _layer(), os.getpid() == _imported_in
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    return is_first_process and (layer == "tbb" or (layer == "omp" and in_main_thread))
-
-
-def _run_in_threads(n_threads: int, call: Callable[[int], None]) -> None:
-    """Call `call(thread)` in this thread and, for the other `n_threads` - 1 numbers, in Python threads of their own.
-
-    Where the system starts no more threads the team does without: those that it has do all the work.
-    """
-    others = [threading.Thread(target=call, args=[thread], daemon=True) for thread in range(1, n_threads)]
-    try:
-        with contextlib.suppress(RuntimeError):
-            for other in others:
-                other.start()
-        call(0)
-    finally:
-        _join(others)
-
-
-def _join(others: list[threading.Thread]) -> None:
-    """Wait for threads, which end soon; Ctrl-C takes effect afterwards, as they use the caller's memory."""
-    interrupt = None
-    for other in others:
-        while other.is_alive():
-            try:
-                other.join()
-            except KeyboardInterrupt as error:
-                interrupt = error
-    if interrupt is not None:
-        raise interrupt
-
-
-def _layer() -> str:
-    """Return the threading layer that Numba runs on, or will once a first region starts; "" where there is none."""
-    load_tbb()
-    try:
-        return str(numba.threading_layer())
-    except ValueError:
-        return _expected_layer()
-
-
-@functools.cache
-def _expected_layer() -> str:
-    asked = str(numba.config.THREADING_LAYER).lower()
-    safe = {"safe": ["tbb"], "threadsafe": ["tbb", "omp"], "forksafe": ["tbb", "workqueue"]}
-    candidates = numba.config.THREADING_LAYER_PRIORITY if asked == "default" else safe.get(asked, [asked])
-    return next(filter(_is_there, candidates), "")
-
-
-def _is_there(layer: str) -> bool:
-    try:
-        importlib.import_module("numba.np.ufunc." + {"tbb": "tbbpool", "omp": "omppool"}.get(layer, layer))
-    except ImportError:
-        return False
-    return True
-
-
-def numba_limit() -> int:
-    """Return the number of threads that Numba has started or may start."""
-    return int(numba.config.NUMBA_NUM_THREADS)
-
-
-class NumbaThreads:
-    """Let Numba use `n` threads, as far as it has them, and restore its number afterwards.
-
-    Where it has no more the number is left as it is, which saves microseconds: a team does with fewer threads.
-    """
-
-    def __init__(self, n: int) -> None:
-        self.n = n if n < numba_limit() else None
-
-    def __enter__(self) -> None:
-        if self.n:
-            self.before = numba.get_num_threads()
-            numba.set_num_threads(self.n)
-
-    def __exit__(self, *_: object) -> None:
-        if self.n:
-            numba.set_num_threads(self.before)

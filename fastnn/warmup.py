@@ -4,14 +4,15 @@ import sys
 
 import numpy as np
 
-from fastnn.kernels import epoch, forward, jit
+from fastnn.kernels import epoch, forward, jit, team
 
 
 def run(dtypes: list[str]) -> int:
     """Compile what these dtypes need and is not on disk; print what was done, return 1 if it cannot be kept, else 0."""
+    team.worker()
     for dtype in dtypes:
         for part in (epoch, forward):
-            part.prepare(np.dtype(dtype), with_team=True)
+            part.code(np.dtype(dtype))
     width = max(len(start.name) for start in jit.starts)
     for start in jit.starts:
         print(f"{start.name:{width}}  {'compiled' if start.is_compiled else 'found'} in {start.seconds:.1f} s")

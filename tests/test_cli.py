@@ -47,7 +47,6 @@ def test_info_names_what_decides_the_speed():
     assert lines["fastnn"] == fastnn.__version__
     assert lines["numpy"] == np.__version__
     assert lines["threads"] == "1 (FASTNN_NUM_THREADS)"
-    assert lines["threading layer"].split(";")[0] in ("tbb", "omp", "workqueue")
     assert lines["CPU"]
     assert os.path.expanduser("~") not in done.stdout
 
@@ -101,7 +100,6 @@ def test_bench_prints_markdown_to_share():
     lines = dict(re.split(r"  +", line, maxsplit=1) for line in machine.removesuffix("\n```\n").splitlines())
     assert list(lines) == [name for name, _ in info.machine()]
     assert "(" in lines["threads"]  # the number, and why
-    assert lines["threading layer"] in ("tbb", "omp", "workqueue")
 
 
 def test_bench_compares_on_idx_files(folder):

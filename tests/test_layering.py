@@ -22,10 +22,10 @@ ALLOWED = {
     "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
     "safetensors": {"saving.py"},
 }  # fmt: skip
-# patching -> estimators -> base -> training, lbfgs -> model -> layout, parallel, rows -> kernels; within the kernels
-# down to jit and plan; beside the model stand callbacks. interop and splitting know
-# scikit-learn, and nothing of fastnn: so they stand at the bottom, as do the files that know neither.
-# So does saving, which asks the package for the class that a file names.
+# patching -> estimators -> base -> training, lbfgs -> model -> workers, rows -> layout, parallel -> kernels; within the
+# kernels down to jit and plan; beside the model stand callbacks. interop and splitting know scikit-learn, and nothing
+# of fastnn: so they stand at the bottom, as do the files that know neither. So does saving, which asks the package for
+# the class that a file names.
 LAYERS = [
     {"patching"},
     {"estimators"},
@@ -35,7 +35,8 @@ LAYERS = [
     {"divergence"},
     {"checkpoint"},
     {"callbacks", "model"},
-    {"layout", "parallel", "rows", "plain", "warmup"},
+    {"workers", "rows", "plain", "warmup"},
+    {"layout", "parallel"},
     {"kernels.epoch", "kernels.forward"},
     {"kernels.step"},
     {"kernels.sparse"},

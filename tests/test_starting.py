@@ -273,7 +273,7 @@ def test_a_quick_compile_is_not_told(small):
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 
-PARTS = ["", "-team", "-forward", "-forward-team"]
+WORKER, PARTS = "worker", ["", "-forward"]
 
 
 def warm_up(*arguments, **environment):
@@ -287,13 +287,12 @@ def test_warmup_fills_the_cache(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
     code, out, _ = warm_up("--dtype", "float64", **environment)
     assert code == 0
-    assert [line.split()[:3] for line in out.splitlines()[:-1]] == [
-        [f"float64{part}", "compiled", "in"] for part in PARTS
-    ]
+    names = [WORKER, *(f"float64{part}" for part in PARTS)]
+    assert [line.split()[:3] for line in out.splitlines()[:-1]] == [[name, "compiled", "in"] for name in names]
     assert out.splitlines()[-1] == f"kept in {next(tmp_path.iterdir())}"
     code, out, err = warm_up("--dtype", "float64", **environment)
     assert (code, err) == (0, "")
-    assert out.count(" found in ") == len(PARTS) and "compiled" not in out
+    assert out.count(" found in ") == len(names) and "compiled" not in out
     out, _ = run_script(TRAIN, "float64", **environment)
     assert out.split()[1] == "0"
 
@@ -301,9 +300,8 @@ def test_warmup_fills_the_cache(tmp_path):
 def test_warmup_takes_both_dtypes_by_default():
     code, out, _ = warm_up()
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[:-1]] == [
-        dtype + part for dtype in ("float32", "float64") for part in PARTS
-    ]
+    names = [WORKER, *(dtype + part for dtype in ("float32", "float64") for part in PARTS)]
+    assert [line.split()[0] for line in out.splitlines()[:-1]] == names
 
 
 def test_warmup_fails_where_nothing_can_be_kept(monkeypatch, capsys):

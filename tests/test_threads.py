@@ -1,19 +1,26 @@
 """Threads: how many, and that none of them crashes, hangs or changes a result, whoever calls and whatever forks."""
 
 import copy
+import ctypes
 import importlib
 import os
 import pickle
+import re
+import sys
 import threading
+import time
 
+import numba
 import numpy as np
 import pytest
+from numba import types
 from pool_job import X, Y, train
 from sklearn.base import clone
 from subprocesses import run_script
 
 import fastnn
-from fastnn import model, parallel
+from fastnn import model, parallel, workers
+from fastnn.kernels import jit, team
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -182,7 +189,7 @@ def test_physical_cores(tmp_path):
 @pytest.mark.parametrize("name", VARIABLES)
 def test_info_says_which_rule_decided(name):
     out, _ = run_script("from fastnn import info; print(info.report())", **{**dict.fromkeys(VARIABLES), name: "1"})
-    assert f"threads          1 ({name})" in out or os.cpu_count() == 1
+    assert re.search(rf"^threads +1 \({name}\)$", out, re.MULTILINE) or os.cpu_count() == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
@@ -372,11 +379,112 @@ def test_a_call_in_a_team_ends_before_the_next_begins(teams):
     assert not parallel.budget._held
 
 
-# -- every threading layer ---------------------------------------------------------------------------------------------
+# -- workers -----------------------------------------------------------------------------------------------------------
+
+
+@jit.jit
+def meet(thread, n, marks):
+    """Leave a mark, and wait a second or so for those of all others."""
+    marks[8 * thread] += 1
+    for _ in range(1_000_000_000):
+        total = 0
+        for i in range(n):
+            total += marks[8 * i]
+        if total >= n:
+            break
+
+
+_code = team.code_of(meet)
+
+
+def start(crew, arguments):
+    team.call_team(crew, _code(arguments), team.address_of(arguments))
+
+
+@pytest.fixture(scope="module")
+def meeting():
+    """Let a team of threads meet; return how often each of them was there."""
+    arguments = types.Tuple([types.int64, types.int64[::1]])
+    code = numba.njit(nogil=True)(start).compile(types.void(team.CREW, arguments))
+
+    def run(n):
+        marks = np.zeros(8 * n, np.int64)
+        with workers.Team(n) as crew:
+            code(crew, (len(crew) + 1, marks))
+        return marks[::8].tolist()
+
+    return run
+
+
+def test_all_of_a_team_meet(meeting):
+    for n in (1, 2, 2, 3, 7, 2, 1):
+        assert meeting(n) == [1] * n
+
+
+def test_a_worker_that_sleeps_is_woken(meeting):
+    meeting(2)
+    worker = workers.workers._free[-1]
+    deadline = time.monotonic() + 60
+    while worker.mailbox[team.DOES] != team.ASLEEP:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert meeting(2) == [1, 1]
+    assert workers.workers._free[-1] is worker
+
+
+def test_workers_are_used_again(meeting):
+    meeting(4)
+    before = threading.active_count()
+    for _ in range(20):
+        meeting(4)
+    assert threading.active_count() == before
+
+
+def test_teams_of_several_python_threads_have_workers_of_their_own(meeting):
+    found = []
+    callers = [threading.Thread(target=lambda: found.extend(meeting(2) for _ in range(50))) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert all(marks[0] == 1 and sum(marks) in (1, 2) for marks in found) and len(found) == 150
+    assert len(workers.workers._free) == len({worker.address for worker in workers.workers._free})
+
+
+def test_a_process_ends_at_once_and_its_workers_with_it():
+    script = """
+        import atexit, threading, time
+        ended = []
+        atexit.register(lambda: ended.append(threading.active_count()) or print(ended, time.perf_counter() - begin < 5))
+        import numpy as np, fastnn
+        fastnn.set_num_threads(5)
+        net = fastnn.MLP((100, 100, 100))
+        net.forward(np.ones((20_000, 100), "float32"))
+        assert threading.active_count() == 5, threading.active_count()
+        begin = time.perf_counter()
+    """
+    out, _ = run_script(script)
+    assert out.split() == ["[1]", "True"]
+
+
+def test_where_no_thread_can_be_started(teams, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    expected = train(n_jobs=1)
+    monkeypatch.setattr(workers.workers, "_free", [])
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert train(n_jobs=3) == expected
+
+
+# -- beside Numba's threading layers -----------------------------------------------------------------------------------
+
+TBB = os.path.join(sys.prefix, "lib", "libtbb.so.12")  # where Numba by itself does not find it
 
 
 def is_there(layer):
-    parallel.load_tbb()
+    if os.path.exists(TBB):
+        ctypes.CDLL(TBB, mode=ctypes.RTLD_GLOBAL)
     try:
         importlib.import_module(f"numba.np.ufunc.{layer}" + ("" if layer == "workqueue" else "pool"))
     except ImportError:
@@ -437,10 +545,10 @@ for key, bits in found:
 
 @every_layer
 def test_parallel_regions_of_the_user_run_beside(layer):
-    """The workqueue ends the process where two threads enter it, so that fastnn may not."""
-    script = """
-import numba
-parallel.load_tbb()  # which Numba by itself does not find
+    script = f"""
+import ctypes, numba
+if os.path.exists({TBB!r}):
+    ctypes.CDLL({TBB!r}, mode=ctypes.RTLD_GLOBAL)
 @numba.njit(parallel=True)
 def total(x):
     s = 0.0
@@ -540,21 +648,6 @@ def test_pools_of_a_process_that_has_trained(pool, layer):
     if "fork" in pool and not hasattr(os, "fork"):
         pytest.skip("no fork on this system")
     run_job(layer, f"assert trained_in_a_team() == serial\n{POOLS[pool]}\nassert found == [serial] * 4")
-
-
-def test_where_no_thread_can_be_started(teams, monkeypatch):
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    expected = train(n_jobs=1)
-    monkeypatch.setattr(parallel, "_is_region_safe", lambda: False)
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert train(n_jobs=3) == expected
-
-
-def test_the_workqueue_is_noted():
-    out, _ = run_script("from fastnn import info; print(info.report())", NUMBA_THREADING_LAYER="workqueue")
-    assert "threading layer  workqueue; " in out
 
 
 @FORKS

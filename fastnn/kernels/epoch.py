@@ -3,14 +3,14 @@
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from fastnn.kernels.jit import jit
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_phase, weights_phase
-from fastnn.kernels.team import Engine, address_of, complete, finish_slice, native_caller, next_slice, wait_for
+from fastnn.kernels.team import Engine, address_of, call_team, code_of, complete, finish_slice, next_slice, wait_for
 
 FORWARD, GRADIENTS, TRAIN = range(3)
 
@@ -39,6 +39,7 @@ def weight_of_rows(sample_weight, order, position, n_rows):
     return total
 
 
+@jit
 def run(
     thread, n_slices, mode, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, hyper, plan,
     layers_of, tiles, shares, X, data, indices, indptr, labels, targets, sample_weight, order, params, moments,
@@ -121,18 +122,13 @@ def argument_types(real: Any) -> list[Any]:
     ]  # fmt: skip
 
 
-_call = native_caller(argument_types)
+_code = code_of(run)
 
 
-def run_team(n_threads, address, zero, arguments):
-    """Call `run` at `address` with (thread, *arguments) in each of `n_threads` threads.
-
-    The region takes whole numbers alone: to hand it every argument would double its compile time.
-    """
-    where = address_of(arguments)
-    for thread in prange(n_threads):
-        _call(address, thread, where, zero)
+def start(crew, arguments):
+    """Call run(thread, *arguments) in this thread and in those of the crew."""
+    call_team(crew, _code(arguments), address_of(arguments))
 
 
-_engine = Engine(run, run_team, argument_types)
-is_compiled, prepare, launch = _engine.is_compiled, _engine.prepare, _engine.launch
+_engine = Engine(start, argument_types, "")
+code, is_compiled = _engine.code, _engine.is_compiled

@@ -7,7 +7,7 @@ row has the same bits whichever rows it comes with.
 
 from typing import Any
 
-from numba import prange, types
+from numba import types
 
 from fastnn.kernels.activations import IDENTITY, activation_forward
 from fastnn.kernels.jit import jit
@@ -23,7 +23,7 @@ from fastnn.kernels.simd import (
     transposed_kernel,
     view,
 )
-from fastnn.kernels.team import Engine, address_of, complete, finish_slice, native_caller, next_slice, wait_for
+from fastnn.kernels.team import Engine, address_of, call_team, code_of, complete, finish_slice, next_slice, wait_for
 
 BLOCK_ROWS = 48  # rows that meet a panel of W one after the other
 
@@ -103,6 +103,7 @@ def write_outputs(output, z, z_at, ld, n_rows, n_out, work_at, out, first):
             out[first + r, u] = row[u]
 
 
+@jit
 def run_forward(thread, n_slices, output, X, layers, params, scratch, out, state):
     """One thread's way through all the layers.
 
@@ -150,16 +151,13 @@ def argument_types(real: Any) -> list[Any]:
     return [whole, whole, matrix, types.Array(whole, 2, "C"), vector, vector, matrix, types.Array(whole, 1, "C")]
 
 
-_call = native_caller(argument_types)
+_code = code_of(run_forward)
 
 
-def run_team(n_threads, address, zero, arguments):
-    """Call `run_forward` at `address` with (thread, *arguments) in each of `n_threads` threads."""
-    where = address_of(arguments)
-    for thread in prange(n_threads):
-        _call(address, thread, where, zero)
+def start(crew, arguments):
+    """Call run_forward(thread, *arguments) in this thread and in those of the crew."""
+    call_team(crew, _code(arguments), address_of(arguments))
 
 
-_engine = Engine(run_forward, run_team, argument_types, "-forward")
-driver, is_compiled = _engine.driver, _engine.is_compiled
-prepare, launch = _engine.prepare, _engine.launch
+_engine = Engine(start, argument_types, "-forward")
+code, is_compiled = _engine.code, _engine.is_compiled

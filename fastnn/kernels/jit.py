@@ -33,7 +33,8 @@ else:
 # No fast-math: every rounding is written out, FMAs as `simd.fma`. What LLVM may contract or reorder it does one way in
 # a vectorised loop and another way in its remainder; so a row has the same bits wherever it comes to lie, and NaN stays
 # visible.
-FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+# No counting of references: the caller holds the arrays.
+FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
 INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "forceinline": True, "pipeline_class": Inner}
 
 Decorator = Callable[[Callable[..., Any]], Any]
@@ -94,15 +95,15 @@ class Start:
 starts: list[Start] = []  # of this process
 
 
-def entry_point(function: Callable[..., Any], signature: Any, name: str, parallel: bool = False) -> Any:
+def entry_point(function: Callable[..., Any], signature: Any, name: str) -> Any:
     """Compile `function` for one signature, or load it from the cache.
 
-    Each entry has a folder of its own: Numba's cache does not tell `parallel` apart, and can cross two signatures of
-    one function when two processes compile them at the same time.
+    Each entry has a folder of its own: Numba's cache can cross two signatures of one function when two processes
+    compile them at the same time.
     """
     with _compiling:
         begin, base = time.perf_counter(), _folder_with(name) or cache_folder()
-        dispatcher = numba.njit(parallel=parallel, pipeline_class=Entry, **FLAGS)(function)
+        dispatcher = numba.njit(pipeline_class=Entry, **FLAGS)(function)
         folder = None if base is None else base / name
         if folder is not None:
             dispatcher._cache = Cache(function, folder)

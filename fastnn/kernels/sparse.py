@@ -48,12 +48,6 @@ def sparse_forward(
 
 
 @jit
-def entries_of(array, indptr, row):
-    """Return the entries of one row, of `data` or of `indices`."""
-    return view(array, indptr[row], indptr[row + 1] - indptr[row])
-
-
-@jit
 def fill_buckets(
     plan, slice_number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high, n_in
 ):
@@ -67,23 +61,23 @@ def fill_buckets(
     # Counts lie two places on: added up, they are where buckets begin, and while these fill up, where they will end.
     fill(buckets, slice_number * plan[BUCKETS], n_buckets + 2, 0)
     for r in range(low):
-        starts[0] += entries_of(indices, indptr, first_row + index[index_at + r]).size + 1
+        row = first_row + index[index_at + r]
+        starts[0] += indptr[row + 1] - indptr[row] + 1
     starts[1] = starts[0]
     for r in range(low, high):
-        units = entries_of(indices, indptr, first_row + index[index_at + r])
-        for k in range(units.size):
-            starts[panel_number(units[k], n_in + 1, lanes) + 2] += 1
+        row = first_row + index[index_at + r]
+        for k in range(indptr[row], indptr[row + 1]):
+            starts[panel_number(indices[k], n_in + 1, lanes) + 2] += 1
     for b in range(2, n_buckets + 2):
         starts[b] += starts[b - 1]
     for r in range(low, high):
         row = first_row + index[index_at + r]
-        units, xs = entries_of(indices, indptr, row), entries_of(data, indptr, row)
-        for k in range(units.size):
-            b = panel_number(units[k], n_in + 1, lanes) + 1
+        for k in range(indptr[row], indptr[row + 1]):
+            b = panel_number(indices[k], n_in + 1, lanes) + 1
             at = starts[b]
             starts[b] = at + 1
-            places[at] = r << UNIT_BITS | units[k]
-            values[at] = xs[k]
+            places[at] = r << UNIT_BITS | indices[k]
+            values[at] = data[k]
         at = starts[n_buckets]
         starts[n_buckets] = at + 1
         places[at] = r << UNIT_BITS | n_in

@@ -1,12 +1,15 @@
 """A team of threads that goes through phases together: each phase has slices, taken by whoever comes first.
 
-One parallel region serves a whole epoch, where entering one costs as much as a small step. A thread that comes
-late holds nobody up: its slice is claimed by another, and it finds its place when it comes. So no phase waits
-for a thread that has not begun, whatever the threading layer runs at once, and one thread alone finishes everything.
-What a slice computes does not depend on who takes it.
+One call serves many steps, where to call a team costs as much as a small one. A thread that comes late holds nobody up:
+its slice is claimed by another, and it finds its place when it comes. So no phase waits for a thread that has not
+begun, whatever the system runs at once, and one thread alone finishes everything. What a slice computes does not depend
+on who takes it.
 
 `state` is one int64 array of `state_size(n_slices)` zeros: the last phase that is complete, the slices finished in
 all phases, and for each slice the last phase it was claimed in, each on a cache line of its own.
+
+The calling thread is one of the team; the others are *workers*, Python threads that wait in `serve`, each at a mailbox
+of its own, and do not hold the lock of the interpreter.
 """
 
 import ctypes
@@ -20,6 +23,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 from fastnn.kernels.jit import entry_point, is_ready, jit, once
 
@@ -43,15 +47,14 @@ def _element(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 
 @intrinsic
-def _advance(typingctx, state, at, value):
-    """Raise state[at] from value - 1 to value; whether this thread did it."""
+def _exchange(typingctx, state, at, before, after):
+    """Put `after` for `before` in state[at]; whether it was there."""
 
     def codegen(context, builder, signature, args):
-        pointer, value = _element(context, builder, signature, args), args[2]
-        pair = builder.cmpxchg(pointer, builder.sub(value, I64(1)), value, "acq_rel", "monotonic")
-        return builder.extract_value(pair, 1)
+        pointer = _element(context, builder, signature, args)
+        return builder.extract_value(builder.cmpxchg(pointer, args[2], args[3], "acq_rel", "monotonic"), 1)
 
-    return types.boolean(state, types.int64, types.int64), codegen
+    return types.boolean(state, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -97,7 +100,7 @@ def next_slice(state, thread, n_slices, phase):
     """Claim a slice of a phase for this thread, its own first; -1 when all are taken."""
     for turn in range(n_slices):
         number = (thread + turn) % n_slices
-        if _advance(state, CLAIMS + STRIDE * number, phase):
+        if _exchange(state, CLAIMS + STRIDE * number, phase - 1, phase):
             return number
     return -1
 
@@ -124,6 +127,15 @@ def wait_for(state, phase):
             _let_others_run()
 
 
+# -- calling a team ----------------------------------------------------------------------------------------------------
+
+# A mailbox: what its worker does, and what to call: the code at an address, with the number of a thread and the address
+# of the arguments.
+DOES, CODE, THREAD, ARGUMENTS, MAILBOX_SIZE = 0, 1, 2, 3, STRIDE
+ASLEEP, WAITS, IS_CALLED, IS_AT_WORK = range(4)
+LOOKS_AWAKE = PATIENCE + 2000  # about a millisecond, before a worker goes to sleep: to wake it takes a tenth of one
+
+
 @intrinsic
 def address_of(typingctx, values):
     """Address of a copy of `values` that lasts as long as the caller runs."""
@@ -134,86 +146,120 @@ def address_of(typingctx, values):
     return types.int64(values), codegen
 
 
-def native_caller(argument_types: Callable[[Any], list[Any]]) -> Any:
-    """Return what calls the machine code of an entry point that has such arguments after the thread."""
+@intrinsic
+def _mailbox_at(typingctx, address):
+    """Return the mailbox at an address as an array."""
+    signature = types.Array(types.int64, 1, "C")(address)
+
+    def codegen(context, builder, signature, args):
+        mailbox = context.make_array(signature.return_type)(context, builder)
+        data = builder.inttoptr(args[0], I64.as_pointer())
+        arrayobj.populate_array(mailbox, data, [I64(MAILBOX_SIZE)], [I64(8)], I64(8), None)
+        return mailbox._getvalue()
+
+    return signature, codegen
+
+
+CREW = types.Array(types.int64, 1, "C")  # addresses of mailboxes
+CALL = types.int64, types.int64  # what code takes: a thread and the address of the arguments
+
+
+def code_of(function: Any) -> Any:
+    """Return what gives, for a tuple of arguments, the address of code that calls function(thread, *arguments)."""
 
     @intrinsic
-    def call_native(typingctx, address, thread, arguments, zero):
-        """Call the code at `address` with the thread and the tuple at `arguments`; `zero` tells the dtype."""
-        kinds = argument_types(zero)
+    def code(typingctx, arguments):
+        kind = typingctx.resolve_value_type(function)
+        called = kind.get_call_type(typingctx, (types.int64, *arguments), {})
 
         def codegen(context, builder, signature, args):
-            packed = context.get_value_type(types.Tuple(kinds)).as_pointer()
-            values = cgutils.unpack_tuple(builder, builder.load(builder.inttoptr(args[2], packed)))
-            function_type = context.call_conv.get_function_type(types.void, (types.int64, *kinds))
-            function = builder.inttoptr(args[0], function_type.as_pointer())
-            context.call_conv.call_function(builder, function, types.void, (types.int64, *kinds), [args[1], *values])
-            return context.get_dummy_value()
+            function_type = context.call_conv.get_function_type(types.void, CALL)
+            outer = ir.Function(builder.module, function_type, "fastnn_code")
+            outer.linkage = "internal"
+            outer.attributes.add("noinline")
+            context.call_conv.decorate_function(outer, ("thread", "arguments"), CALL)
+            body = ir.IRBuilder(outer.append_basic_block())
+            thread, address = context.call_conv.get_arguments(outer)
+            values = body.load(body.inttoptr(address, context.get_value_type(arguments).as_pointer()))
+            context.get_function(kind, called)(body, [thread, *cgutils.unpack_tuple(body, values)])
+            context.call_conv.return_value(body, context.get_dummy_value())
+            return builder.ptrtoint(outer, I64)
 
-        return types.void(types.int64, types.int64, types.int64, zero), codegen
+        return types.int64(arguments), codegen
 
-    return call_native
+    return code
+
+
+@intrinsic
+def _call(typingctx, code, thread, arguments):
+    """Call the code at an address."""
+
+    def codegen(context, builder, signature, args):
+        function = builder.inttoptr(args[0], context.call_conv.get_function_type(types.void, CALL).as_pointer())
+        status, _ = context.call_conv.call_function(builder, function, types.void, CALL, args[1:])
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.void(code, thread, arguments), codegen
+
+
+@jit
+def call_team(crew, code, arguments):
+    """Call the code in this thread and in the workers of the mailboxes at the addresses in `crew`."""
+    for i in range(crew.size):
+        mailbox = _mailbox_at(crew[i])
+        mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS] = code, i + 1, arguments
+        _exchange(mailbox, DOES, WAITS, IS_CALLED)  # or it has just gone to sleep: the team does without
+    _call(code, 0, arguments)
+    for i in range(crew.size):
+        mailbox, looks = _mailbox_at(crew[i]), 0
+        _exchange(mailbox, DOES, IS_CALLED, WAITS)  # it has not come, and need not any more
+        while _load(mailbox, DOES) == IS_AT_WORK:
+            looks += 1
+            if looks > PATIENCE:
+                _let_others_run()
+
+
+def serve(address):
+    """Do what comes into a mailbox until nothing has come for a while."""
+    mailbox, looks = _mailbox_at(address), 0
+    while True:
+        if _load(mailbox, DOES) == IS_CALLED and _exchange(mailbox, DOES, IS_CALLED, IS_AT_WORK):
+            _call(mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS])
+            _store(mailbox, DOES, WAITS)
+            looks = 0
+        looks += 1
+        if looks > PATIENCE:
+            _let_others_run()
+        if looks > LOOKS_AWAKE and _exchange(mailbox, DOES, WAITS, ASLEEP):
+            break
+
+
+@once
+def worker() -> Any:
+    """Return the compiled `serve`."""
+    return entry_point(serve, types.void(types.int64), "worker")
 
 
 class Engine:
-    """A function that each thread of a team goes through, compiled for a dtype when that is first needed.
+    """An entry point for each dtype, compiled when it is first needed: start(crew, arguments).
 
-    `argument_types` gives the types of its arguments after the thread. `region` is a parallel region of Numba's around
-    it: region(n_threads, address, zero, arguments) calls the code at `address` in each thread.
+    `argument_types` gives the types of the arguments for a type of numbers.
     """
 
-    def __init__(
-        self, function: Any, region: Any, argument_types: Callable[[Any], list[Any]], suffix: str = ""
-    ) -> None:
-        self._function, self._region, self._argument_types, self._suffix = function, region, argument_types, suffix
+    def __init__(self, start: Any, argument_types: Callable[[Any], list[Any]], suffix: str) -> None:
+        self._start, self._argument_types, self._suffix = start, argument_types, suffix
 
     def _name(self, dtype: np.dtype[Any]) -> str:
         return dtype.name + self._suffix
 
     @once
-    def driver(self, dtype: np.dtype[Any]) -> Any:
+    def code(self, dtype: np.dtype[Any]) -> Any:
         """Return the compiled function; from the cache when this machine compiled it before."""
-        signature = types.void(types.int64, *self._argument_types(numba.from_dtype(dtype)))
-        return entry_point(self._function, signature, self._name(dtype))
-
-    @once
-    def _team(self, dtype: np.dtype[Any]) -> tuple[Any, int]:
-        """Return the compiled region, and the address of the machine code that each of its threads runs."""
-        real = numba.from_dtype(dtype)
-        arguments = types.Tuple(self._argument_types(real))  # type: ignore[attr-defined]
-        signature = types.void(types.int64, types.int64, real, arguments)
-        (compiled,) = self.driver(dtype).overloads.values()
-        address = int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
-        return entry_point(self._region, signature, f"{self._name(dtype)}-team", parallel=True), address
+        arguments = types.Tuple(self._argument_types(numba.from_dtype(dtype)))  # type: ignore[attr-defined]
+        return entry_point(self._start, types.void(CREW, arguments), self._name(dtype))
 
     def is_compiled(self, dtype: np.dtype[Any]) -> bool:
         """Whether this dtype's code is there, in this process or on disk, so that nobody waits for the compiler."""
         return is_ready(self._name(dtype))
-
-    def prepare(self, dtype: np.dtype[Any], with_team: bool = False) -> None:
-        """Compile or load what `launch` needs; with the parallel region, which waits until it is needed otherwise."""
-        self.driver(dtype)
-        if with_team:
-            self._team(dtype)
-
-    def launch(
-        self, dtype: np.dtype[Any], n_threads: int, arguments: tuple[Any, ...], run_team: Callable[..., None]
-    ) -> None:
-        """Call the function in this thread, or in `n_threads` that `run_team` gets to work: in the region, or else.
-
-        With Numba's bounds checks in this thread alone: it can raise their error, and the others would wait for its
-        slice.
-        """
-        driver = self.driver(dtype)
-
-        def one(thread: int) -> None:
-            driver(thread, *arguments)
-
-        def region() -> None:
-            code, address = self._team(dtype)
-            code(n_threads, address, dtype.type(0), arguments)
-
-        if n_threads == 1 or numba.config.BOUNDSCHECK:
-            one(0)
-        else:
-            run_team(n_threads, region, one)

@@ -1,0 +1,123 @@
+"""The other threads of a team: Python threads that wait in machine code, so that to call them takes a microsecond.
+
+Numba's parallel regions do the same, but each layer that runs them has a case in which it ends the process (two callers
+at once, a fork), and a region takes longer to compile than all that is here. Nothing of this is started before it is
+needed.
+"""
+
+import atexit
+import contextlib
+import os
+import threading
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from fastnn import parallel
+from fastnn.kernels import team
+from fastnn.layout import empty
+
+
+class Worker:
+    """A Python thread that waits for a while at a mailbox, then sleeps, until a team calls it; see `kernels.team`."""
+
+    def __init__(self) -> None:
+        self.mailbox = empty(team.MAILBOX_SIZE, np.int64)
+        self.address = self.mailbox.ctypes.data
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._serve = team.worker()
+        self._ends = False
+        self._thread = threading.Thread(target=self._work, name="fastnn worker", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while not self._ends:
+            self._bell.acquire()
+            self._serve(self.address)
+
+    def wake(self) -> None:
+        """Get it to look at its mailbox, if it sleeps; its team begins meanwhile."""
+        if self.mailbox[team.DOES] == team.ASLEEP:
+            self.mailbox[team.DOES] = team.WAITS
+            self._bell.release()
+
+    def tell_to_end(self) -> None:
+        """Let the thread end, when it has been awake for a while."""
+        self._ends = True
+        self.wake()
+
+    def join(self) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join(1.0)
+
+
+class Workers:
+    """The workers of this process that no team has."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as a forked child must, in which none of the threads is there."""
+        self._free: list[Worker] = []
+
+    def take(self, n: int) -> list[Worker]:
+        """Return `n` workers, or as many as the system lets start."""
+        taken: list[Worker] = []
+        with contextlib.suppress(RuntimeError):
+            while len(taken) < n:
+                try:
+                    taken.append(self._free.pop())
+                except IndexError:
+                    taken.append(Worker())
+        return taken
+
+    def give_back(self, taken: list[Worker]) -> None:
+        """Leave workers to other teams."""
+        self._free += reversed(taken)
+
+    def end(self) -> None:
+        """End the threads: the interpreter would stop them within machine code when it ends."""
+        free, self._free = self._free, []
+        for worker in free:
+            worker.tell_to_end()
+        for worker in free:
+            worker.join()
+
+
+workers = Workers()
+atexit.register(workers.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=workers.forget)
+
+ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
+
+
+class Team:
+    """Within a `with` block: the crew that this Python thread calls, of `wanted` threads as many as are free.
+
+    A crew is the addresses of the mailboxes of workers, which are awake or will be soon. With Numba's bounds checks
+    there are none: the calling thread alone can raise their error, and others would wait for its slice.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = 1 if numba.config.BOUNDSCHECK else wanted
+        self.workers: list[Worker] = []
+        if self.wanted > 1:
+            team.worker()  # compiled before CPUs are held
+
+    def __enter__(self) -> npt.NDArray[np.int64]:
+        try:
+            self.workers = workers.take(parallel.budget.take(self.wanted) - 1)
+            for worker in self.workers:
+                worker.wake()
+            return np.array([worker.address for worker in self.workers], np.int64)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        workers.give_back(self.workers)
+        parallel.budget.give_back()

@@ -73,6 +73,7 @@ def minimise(
         if isinstance(end, KeyboardInterrupt):
             raise
         return None
-    evaluate(result.x)
+    if not np.array_equal(parameters[used], result.x):
+        evaluate(result.x)
     result.losses = losses
     return result

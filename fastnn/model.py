@@ -325,7 +325,7 @@ class MLP:
         else:
             self._check_out(out, n, one, X)
             out = out.reshape(n, self._sizes[-1])
-        n_threads = 1 if alone else self._threads_for(self._flops_of_forward(n), np.inf)
+        n_threads = 1 if alone else self._threads_for(self._flops_of_forward(n))
         try:
             work = self._spare_forward.pop()
             if work.n_threads < n_threads:
@@ -524,7 +524,7 @@ class MLP:
             raise ValueError(f"alpha must be at least 0, got {alpha!r}")
         X = examples.rows
         flops = self._flops_of_step(mode, X, batch_size)
-        n_threads = self._threads_for(flops, flops * epochs.n * n_rows / batch_size)
+        n_threads = self._threads_for(flops)
         step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
         flops_of_row = flops / batch_size + FLOPS_BESIDE_STEP / step + FLOPS_BESIDE_ROW
         call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / step)) * step
@@ -573,12 +573,9 @@ class MLP:
             return 2 * products * batch_size
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
-    def _threads_for(self, flops: float, flops_of_call: float) -> int:
-        """Threads that pay off for steps of so many operations.
-
-        A call wakes the other threads, which must save it as much as a step must again.
-        """
-        most = int(min(flops, flops_of_call / 2) * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
+    def _threads_for(self, flops: float) -> int:
+        """Threads that pay off for steps of so many operations."""
+        most = int(flops * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
         if most <= 1:
             return 1
         return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.allowed_threads())

@@ -5,10 +5,12 @@ at once, a fork), and a region takes longer to compile than all that is here. No
 needed.
 """
 
+import _thread
 import atexit
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -17,6 +19,8 @@ import numpy.typing as npt
 from fastnn import parallel
 from fastnn.kernels import team
 from fastnn.layout import empty
+
+LOOKS_APART = 0.05  # seconds; a system on which a signal does not end a wait has it looked for
 
 
 class Worker:
@@ -121,3 +125,36 @@ class Team:
     def __exit__(self, *_: object) -> None:
         workers.give_back(self.workers)
         parallel.budget.give_back()
+
+
+def call_and_listen(call: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Make a long call in a thread of its own, so that this one sees Ctrl-C: then `stop` gets the call to end soon.
+
+    Signals reach the main thread alone, and Python's handlers run there between bytecodes.
+    """
+    errors: list[BaseException] = []
+    finished = threading.Lock()
+    finished.acquire()
+
+    def work() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            finished.release()
+
+    try:
+        _thread.start_new_thread(work, ())  # at once or not at all, where `Thread.start` can be interrupted
+    except RuntimeError:  # there can be no more threads
+        call()
+        return
+    while True:
+        try:
+            if finished.acquire(timeout=LOOKS_APART):
+                break
+        except BaseException as error:  # of Ctrl-C, or whatever a handler raises
+            errors.append(error)
+            stop()
+    if errors:
+        raise errors[0]

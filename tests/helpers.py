@@ -1,5 +1,7 @@
 """What several test files share: networks, targets that suit an output, closeness by norm."""
 
+import functools
+
 import numpy as np
 import reference
 import scipy.sparse
@@ -85,3 +87,9 @@ def bits(net):
 def shared_parameters(model):
     """The parameters that scikit-learn's estimator has as well."""
     return {name: value for name, value in model.get_params().items() if name not in OWN_PARAMETERS}
+
+
+def watch_calls(monkeypatch, entry, watch):
+    """Have the compiled calls of an entry point, such as `epoch`, made by watch(code, crew, arguments)."""
+    code = entry.code
+    monkeypatch.setattr(entry, "code", lambda dtype: functools.partial(watch, code(dtype)))

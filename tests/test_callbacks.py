@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import csr
+from helpers import csr, watch_calls
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
@@ -141,8 +141,8 @@ def test_without_callbacks_nothing_is_called_for_them(monkeypatch):
 
 
 def test_without_batch_moments_an_epoch_is_one_call(monkeypatch):
-    calls, launch = [], epoch.launch
-    monkeypatch.setattr(epoch, "launch", lambda *args: calls.append(args) or launch(*args))
+    calls = []
+    watch_calls(monkeypatch, epoch, lambda code, *args: calls.append(args) or code(*args))
     classifier(Recorder(), max_iter=30, batch_size=10).fit(X, Y)
     assert len(calls) < 30 + 10  # until it is known how long they take, the first epochs go in parts
 
@@ -389,9 +389,9 @@ def test_calls_are_cut_by_the_time_they_take(monkeypatch):
     assert rows_of_next_call(1000, 10, 1.0) == 100
     assert rows_of_next_call(1000, 10, 100.0) == 10
     assert rows_of_next_call(1000, 10, 0.0) == 8000
-    calls, launch = [], epoch.launch
+    calls = []
     whole = classifier(batch_size=10).fit(X, Y)
-    monkeypatch.setattr(epoch, "launch", lambda *args: calls.append(args) or launch(*args))
+    watch_calls(monkeypatch, epoch, lambda code, *args: calls.append(args) or code(*args))
     monkeypatch.setattr("fastnn.model.FLOPS_PER_CALL", 1.0)
     monkeypatch.setattr("fastnn.model.FLOPS_PER_EPOCHS", 1.0)
     monkeypatch.setattr("fastnn.model.rows_of_next_call", lambda rows, step, seconds: 2 * step)
@@ -402,16 +402,15 @@ def test_calls_are_cut_by_the_time_they_take(monkeypatch):
 @pytest.mark.parametrize("batch_size", [10, 100])
 @pytest.mark.parametrize("told", [[], [BatchRecorder()]], ids=["alone", "callbacks"])
 def test_ctrl_c_in_any_compiled_call_leaves_a_usable_model(told, batch_size, monkeypatch):
-    launch, calls = epoch.launch, []
+    calls = []
 
-    def interrupted(*args):
+    def interrupted(code, *args):
         calls.append(args)
-        launch(*args)
+        code(*args)
         if len(calls) == 3:
-            monkeypatch.setattr(epoch, "launch", launch)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(epoch, "launch", interrupted)
+    watch_calls(monkeypatch, epoch, interrupted)
     monkeypatch.setattr("fastnn.model.FLOPS_PER_CALL", 1.0)
     monkeypatch.setattr("fastnn.model.FLOPS_PER_EPOCHS", 1.0)
     with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):

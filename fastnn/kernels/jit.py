@@ -253,6 +253,11 @@ class Cache(caching.FunctionCache):  # type: ignore[misc]
         self._impl_class = functools.partial(CacheFiles, folder=folder)
         super().__init__(function)
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """As Numba's own, which first fills its tables for compiling: a tenth of a second."""
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
 
 _ready: set[str] = set()
 

@@ -544,7 +544,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         net = self._network()
         X = self._validated_rows(X, net.dtype)
         # Where training has compiled its kernels, to compile those of prediction takes a second or two, once.
-        if epoch.is_compiled(net.dtype) or (forward.is_compiled(net.dtype) and not sparse.issparse(X)):
+        if epoch.is_compiled(net.dtype) or forward.is_compiled(net.dtype):
             with self._threads():
                 return net.forward(X)
         return plain.forward(X, net.weights, net.biases, net.activations, net.output)

@@ -18,7 +18,7 @@ from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
-from fastnn.layout import MAX_CAPACITY, SLACK, ForwardWorkspace, Layout, Workspace, empty
+from fastnn.layout import SLACK, ForwardWorkspace, Layout, Workspace, empty
 from fastnn.rows import Examples, Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
@@ -29,7 +29,8 @@ FLOPS_PER_THREAD = 2_000_000
 FLOPS_PER_UPDATE = 32
 # Each thread has a scratch of its own; results are the same for any number.
 MOST_THREADS_PER_CORE = 4
-# Prediction reads the weights, from L2 or beyond, which takes as long as the products of so many rows.
+# Prediction reads the weights, from L2 or beyond, which takes as long as the products of so many rows; for each entry
+# of a sparse row it does so anew.
 ROWS_PER_READ = 6
 # Operations of the first of several compiled calls, some hundredths of a second, where a step stands for some beside
 # those of its products, and so does a row. Between calls Python sees Ctrl-C; how long the first took sets the others.
@@ -67,8 +68,6 @@ class Epochs:
         sums = self.result.tolist()
         return [(sums[2 * i] / n_rows, sums[2 * i + 1] / n_rows) for i in range(self.n_done)]
 
-
-_NO_EPOCHS = Epochs(1)  # for calls that do not train
 
 
 class Parameters(list[Array]):
@@ -308,62 +307,71 @@ class MLP:
         rows = Rows.of(X.reshape(1, -1) if one else X, self.sizes[0], self.dtype)
         if not rows.sparse:
             return self._forward(rows.dense.reshape(rows.n, self.sizes[0]), out, one)
-        if out is None:
-            out = np.empty((rows.n, self.sizes[-1]), self.dtype)
-        else:
-            self._check_out(out, rows.n, one, rows.data, rows.indices, rows.indptr)
-        if rows.n:
-            unlabelled = Examples(rows, self._no_rows, self._nothing, self._nothing)
-            self._run(epoch.FORWARD, unlabelled, rows.n, rows.n, 0.0, _NO_EPOCHS, out=out.reshape(-1))
-        return out
+        return self._forward(np.empty((rows.n, 0), self.dtype), out, False, rows)
 
-    def _forward(self, X: Array, out: Array | None, one: bool) -> Array:
-        """Return the outputs for a matrix, or for the one row of it without an axis of rows."""
-        n, alone = len(X), len(X) <= self._most_alone
+    def _forward(self, X: Array, out: Array | None, one: bool, sparse: Rows | None = None) -> Array:
+        """Return the outputs for a matrix, or for the one row of it without an axis of rows.
+
+        Sparse rows come with an X of as many rows, and no columns.
+        """
+        n = len(X)
+        alone = n <= self._most_alone if sparse is None else self._is_short(self._flops_of_forward(n, sparse))
         if out is None:
             out = np.empty((n, self._sizes[-1]), self._dtype)
         else:
-            self._check_out(out, n, one, X)
+            self._check_out(out, n, one, *((X,) if sparse is None else sparse.arrays))
             out = out.reshape(n, self._sizes[-1])
-        n_threads = 1 if alone else self._threads_for(self._flops_of_forward(n))
+        n_threads = 1 if alone else self._threads_for(self._flops_of_forward(n, sparse))
         try:
             work = self._spare_forward.pop()
             if work.n_threads < n_threads:
                 raise IndexError
         except IndexError:  # none yet, or other Python threads have them
             work = ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
-        if alone:
-            arguments = 1, self._output_code, X, work.layers, self._params, work.scratch, out, work.team
+        if alone and sparse is None:
+            arguments = 1, self._output_code, X, 0, work.layers, self._params, work.scratch, out, work.team
             self._code(workers.ALONE, arguments)
         else:
-            self._forward_in_calls(X, out, work, n_threads)
+            self._forward_in_calls(X, sparse, out, work, n_threads, alone)
         self._spare_forward.append(work)
         return out.reshape(-1) if one else out
 
-    def _forward_in_calls(self, X: Array, out: Array, work: ForwardWorkspace, n_threads: int) -> None:
+    def _forward_in_calls(
+        self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, alone: bool
+    ) -> None:
         """Call the engine, often enough that Ctrl-C need not wait long."""
         code = self._code  # compiled before CPUs are held
-        step = max(1, int(FLOPS_PER_FORWARD * ROWS_PER_READ / self._flops_of_forward(1)))
+        step = max(1, int(FLOPS_PER_FORWARD * ROWS_PER_READ / self._flops_of_forward(ROWS_PER_READ, sparse)))
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
+            entries = None if sparse is None else sparse.addresses(start)
             arguments = (
-                n_threads, self._output_code, X[rows], work.layers, self._params, work.scratch, out[rows], work.team,
+                n_threads, self._output_code, X[rows], 0 if entries is None else entries.ctypes.data, work.layers,
+                self._params, work.scratch, out[rows], work.team,
             )  # fmt: skip
             work.team[:] = 0
-            with workers.Team(n_threads) as crew:
+            with _ALONE if alone else workers.Team(n_threads) as crew:
                 code(crew, arguments)
 
     @functools.cached_property
     def _code(self) -> Any:
         return forward.code(self._dtype)
 
-    def _flops_of_forward(self, n_rows: int) -> float:
+    def _flops_of_forward(self, n_rows: int, sparse: Rows | None = None) -> float:
         """Operations that take as long as a forward pass, in which the weights are read at least once."""
-        return 2.0 * self._layout.n_weights * max(n_rows, ROWS_PER_READ)
+        shared, own = self._layout.n_weights, 0.0
+        if sparse is not None:
+            n_in, n_out = self._layout.pairs[0]
+            shared, own = shared - n_in * n_out, sparse.width * n_out
+        return 2.0 * (shared * max(n_rows, ROWS_PER_READ) + own * ROWS_PER_READ * n_rows)
+
+    def _is_short(self, flops: float) -> bool:
+        """Whether one thread predicts as fast as two."""
+        return flops * self._dtype.itemsize / 4 <= 2 * FLOPS_PER_THREAD
 
     @functools.cached_property
     def _most_alone(self) -> int:
-        """Rows that one thread predicts as fast as two."""
+        """Dense rows whose prediction is short."""
         rows = 2 * FLOPS_PER_THREAD / (self._flops_of_forward(1) / ROWS_PER_READ * self._dtype.itemsize / 4)
         return int(rows) if rows > ROWS_PER_READ else 0
 
@@ -409,7 +417,7 @@ class MLP:
     def flat_loss_and_gradient(self, examples: Examples, alpha: float, gradient: Array) -> tuple[float, float]:
         """Return the mean loss and the penalty; leave their gradient in `gradient`, which lies as `flat_parameters`."""
         n, epochs = examples.rows.n, Epochs(1)
-        self._run(epoch.GRADIENTS, examples, n, n, alpha, epochs, gradients=gradient)
+        self._run(examples, n, n, alpha, epochs, gradients=gradient)
         return epochs.means(n)[0]
 
     def train_epoch(
@@ -464,11 +472,11 @@ class MLP:
 
         What has been done, Ctrl-C or not, stands in `epochs`.
         """
-        self._run(epoch.TRAIN, examples, n_rows, min(batch_size, n_rows), alpha, epochs, order, optimizer)
+        self._run(examples, n_rows, min(batch_size, n_rows), alpha, epochs, order, optimizer)
 
     def epochs_per_call(self, examples: Examples, n_rows: int, batch_size: int) -> int:
         """How many epochs of so many rows go into one call of `train` before Python wants to be asked again."""
-        flops = self._flops_of_step(epoch.TRAIN, examples.rows, n_rows)
+        flops = self._flops_of_step(examples.rows, n_rows)
         flops += -(-n_rows // batch_size) * FLOPS_BESIDE_STEP + n_rows * FLOPS_BESIDE_ROW
         return max(1, int(min(FLOPS_PER_EPOCHS / flops, ROWS_PER_EPOCHS / n_rows)))
 
@@ -483,7 +491,7 @@ class MLP:
         """
         epochs = Epochs(1)
         epochs.result[:2] = sums
-        self._run(epoch.TRAIN, examples, stop, batch_size, alpha, epochs, order, optimizer, first=first)
+        self._run(examples, stop, batch_size, alpha, epochs, order, optimizer, first=first)
         return float(epochs.result[0]), float(epochs.result[1])
 
     @property
@@ -507,7 +515,6 @@ class MLP:
 
     def _run(
         self,
-        mode: int,
         examples: Examples,
         n_rows: int,
         batch_size: int,
@@ -516,18 +523,19 @@ class MLP:
         order: Array | None = None,
         optimizer: Optimizer | None = None,
         gradients: Array | None = None,
-        out: Array | None = None,
         first: int = 0,
     ) -> None:
-        """Call the engine, often enough that Ctrl-C need not wait long."""
+        """Call the engine, often enough that Ctrl-C need not wait long.
+
+        It trains with `optimizer`, or leaves the gradients of one batch in `gradients`.
+        """
         if finite_number("alpha", alpha) < 0:
             raise ValueError(f"alpha must be at least 0, got {alpha!r}")
         X = examples.rows
-        flops = self._flops_of_step(mode, X, batch_size)
+        flops = self._flops_of_step(X, batch_size)
         n_threads = self._threads_for(flops)
-        step = min(batch_size, MAX_CAPACITY) if mode == epoch.FORWARD else batch_size  # its rows need not stay together
-        flops_of_row = flops / batch_size + FLOPS_BESIDE_STEP / step + FLOPS_BESIDE_ROW
-        call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / step)) * step
+        flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + FLOPS_BESIDE_ROW
+        call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / batch_size)) * batch_size
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
         code = epoch.code(self.dtype)  # compiled before CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
@@ -535,9 +543,9 @@ class MLP:
         moments = self._adopt(optimizer) if optimizer else self._nothing
         key, work = self._borrowed(batch_size, n_threads, X.sparse)
         try:
-            if X.sparse and mode != epoch.FORWARD:
+            if X.sparse:
                 work.reserve(X.most_entries(work.capacity, order))
-            if gradients is None and mode == epoch.TRAIN and batch_size > work.capacity:
+            if gradients is None and batch_size > work.capacity:
                 gradients = work.gradients
             stop = first
             while stop < n_rows:
@@ -545,13 +553,13 @@ class MLP:
                 began = time.perf_counter()
                 work.team[:] = 0
                 arguments = (
-                    n_threads, mode, start, stop, epochs.n, distance, batch_size,
+                    n_threads, start, stop, epochs.n, distance, batch_size,
                     optimizer.code if optimizer else NONE, optimizer.steps if optimizer else 0, float(alpha), hyper,
                     work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
                     examples.labels, examples.targets, examples.weight, self._no_rows if order is None else order,
                     self._params, moments, self._nothing if gradients is None else gradients, work.rows, work.scratch,
                     work.partial, work.buckets, work.values, work.row_loss, work.squares, work.constants, epochs.result,
-                    self._nothing if out is None else out, work.identity, work.team,
+                    work.identity, work.team,
                 )  # fmt: skip
                 try:
                     with workers.Team(n_threads) if is_long else _ALONE as crew:
@@ -561,16 +569,14 @@ class MLP:
                         optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)
                     if stop < n_rows:
                         epochs.result[-1] = 0
-                call_rows = rows_of_next_call(stop - start, step, time.perf_counter() - began)
+                call_rows = rows_of_next_call(stop - start, batch_size, time.perf_counter() - began)
         finally:
             self._give_back(key, work)
 
-    def _flops_of_step(self, mode: int, X: Rows, batch_size: int) -> float:
+    def _flops_of_step(self, X: Rows, batch_size: int) -> float:
         """Operations of the products of a step; where the first layer's are few, of its update too."""
         n_in, n_out = self._layout.pairs[0]
         products = self._layout.n_weights + (X.width - n_in) * n_out
-        if mode == epoch.FORWARD:
-            return 2 * products * batch_size
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
     def _threads_for(self, flops: float) -> int:

@@ -97,6 +97,17 @@ class Rows:
     def sparse(self) -> bool:
         return self.indptr.size > 0
 
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays of a CSR matrix."""
+        return self.data, self.indices, self.indptr
+
+    def addresses(self, start: int) -> Array:
+        """Return where in memory `data`, `indices` and the `indptr` of the rows from `start` on lie."""
+        addresses = [array.ctypes.data for array in self.arrays]
+        addresses[2] += start * self.indptr.itemsize
+        return np.array(addresses, np.int64)
+
     def most_entries(self, n_rows: int, order: Array | None) -> int:
         """Return a bound of the entries of any `n_rows` rows in a row, whatever the order of the same rows."""
         counts = np.diff(self.indptr)

@@ -12,7 +12,7 @@ from scipy import sparse
 
 import fastnn
 from fastnn import model
-from fastnn.kernels import epoch, simd
+from fastnn.kernels import epoch, forward, simd
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.layout import MAX_CAPACITY
 
@@ -208,6 +208,65 @@ def parallel_always(monkeypatch):
     monkeypatch.setattr(model, "FLOPS_PER_THREAD", 1e-9)
 
 
+PREDICTORS = [(13, 50, 7), (65, 130, 3), (200, 33), (1, 1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", PREDICTORS)
+@pytest.mark.parametrize("n", [1, 47, 48, 49, 200])
+def test_outputs_are_those_of_the_array(n, sizes, dtype):
+    """But for rounding: entries add up in their own order, those of one place one by one."""
+    net, X = network(sizes, "identity", dtype), csr(n, sizes[0], dtype)
+    dense = net.forward(X.toarray())
+    np.testing.assert_allclose(net.forward(X), dense, rtol=0, atol=16 * np.finfo(dtype).eps * np.abs(dense).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", PREDICTORS)
+def test_a_row_has_the_same_outputs_whichever_rows_it_comes_with(sizes, dtype, parallel_always, monkeypatch):
+    """And however many threads share out the rows, or the panels of a few, and however many calls there are."""
+    net, X = network(sizes, dtype=dtype), csr(200, sizes[0], dtype)
+    with fastnn.threads(1):
+        whole = net.forward(X)
+    for n_threads in (1, 2, 3, 7):
+        with fastnn.threads(n_threads):
+            for n in (1, 2, 17, 47, 48, 49, 97, 200):
+                assert np.array_equal(net.forward(X[:n]), whole[:n])
+                assert np.array_equal(net.forward(X[200 - n :]), whole[200 - n :])
+    assert all(np.array_equal(net.forward(X[[r]])[0], whole[r]) for r in range(0, 200, 7))
+    flops_of_row = net._flops_of_forward(100, model.Rows.of(X, sizes[0], net.dtype)) / 100
+    for rows in (0.5, 48, 49, 199):
+        monkeypatch.setattr(model, "FLOPS_PER_FORWARD", (rows + 0.5) * flops_of_row)
+        assert np.array_equal(net.forward(X), whole)
+
+
+def test_outputs_where_they_are_wanted():
+    net, X = network((65, 17, 3)), csr(60, 65)
+    out = np.full((62, 3), np.nan)
+    assert net.forward(X, out[1:-1]).base is out
+    assert np.array_equal(out[1:-1], net.forward(X))
+    assert np.isnan(out[[0, -1]]).all()
+    full = sparse.csr_array(np.ones((60, 3)))
+    with pytest.raises(ValueError, match="out must not share memory with X"):
+        network((3, 2, 3)).forward(full, full.data.reshape(60, 3))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_prediction_holds_little_beside_its_outputs(n_threads, parallel_always):
+    """No dense X, which would be 160 MB, and no hidden units of all rows, which would be 5 MB."""
+    n = 20_000
+    X, net = csr(n, 2000, "float32", 0.01), network((2000, 64, 2), dtype="float32")
+    with fastnn.threads(n_threads):
+        net.forward(X[:100])
+        tracemalloc.start()
+        try:
+            out = net.forward(X)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < out.nbytes + X.indptr.size * (8 + 4) + 100_000  # row pointers as int64, and room for their check
+
+
 def trained(sizes, n, batch_size, dtype, n_threads):
     X, T = csr(n, sizes[0], dtype), targets_for("softmax", np.random.default_rng(0), n, sizes[-1], dtype)
     net, weight = network(sizes, dtype=dtype), weights_for(n, dtype)
@@ -323,10 +382,11 @@ BAD = {
 
 @pytest.mark.parametrize("X", BAD.values(), ids=BAD)
 def test_refused_before_a_kernel_runs(X, monkeypatch):
-    def launch(*_):
+    def code(*_):
         raise AssertionError("a kernel was about to run")
 
-    monkeypatch.setattr(epoch, "launch", launch)
+    for part in (epoch, forward):
+        monkeypatch.setattr(part, "code", code)
     net, y = network((5, 4, 2)), np.zeros(6, int)
     for call in (
         lambda: net.forward(X),

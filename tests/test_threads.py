@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numba import types
 from pool_job import X, Y, train
+from scipy import sparse
 from sklearn.base import clone
 from subprocesses import run_script
 
@@ -360,9 +361,10 @@ def test_short_calls_take_no_part(monkeypatch):
     """The prediction of a row has no time to wait."""
     monkeypatch.setattr(parallel.budget, "take", None)
     net = fastnn.MLP((20, 10, 2))
-    net.forward(np.zeros((1, 20), "float32"))
-    with pytest.raises(TypeError):
-        net.forward(np.zeros((20_000, 20), "float32"))
+    for matrix in (np.asarray, sparse.csr_array):
+        net.forward(matrix(np.zeros((1, 20), "float32")))
+        with pytest.raises(TypeError):
+            net.forward(matrix(np.ones((20_000, 20), "float32")))
 
 
 def test_a_call_in_a_team_ends_before_the_next_begins(teams):

@@ -10,10 +10,11 @@
       dW = A . dZ       input unit   output unit  batch row    A[row][in]      dZ[row][out]
 
   A is read one element at a time, so that backward-data takes W as it lies, along the other index.
-* `sparse` does the first layer of sparse rows: forward from rows of W, the gradient from entries sorted by tile.
+* `sparse` trains the first layer on sparse rows: forward from rows of W, the gradient from entries sorted by tile.
 * `activations`, `losses`, `optimizers` are registries: one file each to add a thing. Codes are branched on outside
   the inner loops, so one compilation per dtype serves every network.
 * `step` is the rows phase and the weights phase; `epoch` goes through them, the entry point that is compiled.
+* `forward` is prediction, an entry point of its own, with lanes along the units.
 * `team` lets several threads go through the same compiled code, taking slices of each phase.
 
 Threads share out rows, then tiles of weights, and no sum is ever split between them: results are the same bits for

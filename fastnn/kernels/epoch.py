@@ -1,4 +1,4 @@
-"""The entry point: epochs of training, the gradients of a batch, or prediction of sparse rows, in one compiled call."""
+"""The entry point of training: epochs, or the gradients of a batch, in one compiled call."""
 
 from typing import Any
 
@@ -11,8 +11,6 @@ from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
 from fastnn.kernels.step import row_of, rows_phase, weights_phase
 from fastnn.kernels.team import Engine, address_of, call_team, code_of, complete, finish_slice, next_slice, wait_for
-
-FORWARD, GRADIENTS, TRAIN = range(3)
 
 
 @jit
@@ -41,10 +39,9 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 @jit
 def run(
-    thread, n_slices, mode, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, hyper, plan,
+    thread, n_slices, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, hyper, plan,
     layers_of, tiles, shares, X, data, indices, indptr, labels, targets, sample_weight, order, params, moments,
-    gradients, rows, scratch, partial, buckets, values, row_loss, squares, constants, result, out, identity,
-    state,
+    gradients, rows, scratch, partial, buckets, values, row_loss, squares, constants, result, identity, state,
 ):
     """One thread's way through rows [start, stop) of each epoch, in phases that the team of `state` goes through.
 
@@ -58,7 +55,7 @@ def run(
         for first in range(start, stop, batch_size):
             n_batch, origin = min(batch_size, stop - first), number * distance + first
             steps += 1
-            total_weight = weight_of_rows(sample_weight, order, origin, n_batch) if mode != FORWARD else 0.0
+            total_weight = weight_of_rows(sample_weight, order, origin, n_batch)
             scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
             decay = params.dtype.type(alpha * scale)
             for done in range(0, n_batch, plan[CAPACITY]):
@@ -72,20 +69,17 @@ def run(
                 s = next_slice(state, thread, n_slices, phase)
                 while s >= 0:
                     rows_phase(
-                        s, n_slices, mode != FORWARD, plan, layers_of, X, data, indices, indptr, labels, targets,
-                        sample_weight, params.dtype.type(scale), first_row, index, index_at, position, n, params, rows,
-                        scratch, partial, buckets, values, row_loss, out,
+                        s, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight,
+                        params.dtype.type(scale), first_row, index, index_at, n, params, rows, scratch, partial,
+                        buckets, values, row_loss,
                     )
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
                 if last:
-                    if mode != FORWARD:
-                        result[2 * number] += sum_of(row_loss, n) * n_batch
-                        optimizer_constants(optimizer, hyper, steps, constants)
+                    result[2 * number] += sum_of(row_loss, n) * n_batch
+                    optimizer_constants(optimizer, hyper, steps, constants)
                     complete(state, phase)
                 wait_for(state, phase)
-                if mode == FORWARD:
-                    continue
                 phase, last = phase + 1, False
                 left = n_batch - done - n
                 s = next_slice(state, thread, n_slices, phase)
@@ -116,9 +110,9 @@ def argument_types(real: Any) -> list[Any]:
     narrow = types.Array(types.int32, 1, "C")
     i, f = types.int64, types.float64
     return [
-        i, i, i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
+        i, i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
         vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
-        whole, *([vector] * 4), wide, vector, whole, whole,
+        whole, *([vector] * 4), wide, whole, whole,
     ]  # fmt: skip
 
 

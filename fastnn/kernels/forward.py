@@ -1,4 +1,4 @@
-"""Prediction: lanes go along units, so that nothing is transposed, whether one row or many.
+"""Prediction: lanes go along units, so that nothing is transposed, whether one row or many, dense or sparse.
 
 Many rows are shared out in slices of rows. Of a few rows all threads take each layer together, as a phase of a team
 whose slices are panels of W: to read W is what takes the time. The sums have the order that they have in training, so a
@@ -7,6 +7,7 @@ row has the same bits whichever rows it comes with.
 
 from typing import Any
 
+import numpy as np
 from numba import types
 
 from fastnn.kernels.activations import IDENTITY, activation_forward
@@ -19,11 +20,22 @@ from fastnn.kernels.simd import (
     flush_subnormals,
     lanes_of,
     restore_subnormals,
+    sparse_row,
     transpose_block,
     transposed_kernel,
     view,
 )
-from fastnn.kernels.team import Engine, address_of, call_team, code_of, complete, finish_slice, next_slice, wait_for
+from fastnn.kernels.team import (
+    Engine,
+    address_of,
+    array_at,
+    call_team,
+    code_of,
+    complete,
+    finish_slice,
+    next_slice,
+    wait_for,
+)
 
 BLOCK_ROWS = 48  # rows that meet a panel of W one after the other
 
@@ -53,25 +65,49 @@ def count_panels(n_units, lanes):
 
 
 @jit
-def forward_panels(z, z_at, ld, a, a_at, lda, params, layer, activation, n_rows, low, high):
-    """Panels [low, high) of f(a . W + b), by row."""
+def dense_panel(z, z_at, ld, a, a_at, lda, params, w_at, n_in, n_rows, panel):
+    """One panel of a . W + b, by row."""
+    vectors, first = panel // lanes_of(params), 0
+    while first < n_rows:
+        height = block_height(n_rows - first, vectors)
+        transposed_kernel(z, z_at + first * ld, ld, a, a_at + first * lda, lda, params, w_at, panel,
+                          n_in, height, vectors, False, params, w_at + 64 * panel, 1, 0)
+        first += height
+    biases = view(params, w_at + n_in * panel, panel)
+    for r in range(n_rows):
+        row = view(z, z_at + r * ld, panel)
+        for u in range(panel):
+            row[u] += biases[u]
+
+
+@jit
+def sparse_panel(z, z_at, ld, entries, first, params, w_at, n_in, n_rows, panel):
+    """One panel of a . W + b, by row, of the sparse rows from `first` on; see `run_forward` for their `entries`."""
+    arrays = array_at(entries, 3, np.int64)
+    indptr = array_at(arrays[2] + 8 * first, n_rows + 1, np.int64)
+    data = array_at(arrays[0], indptr[n_rows], params.dtype)
+    indices = array_at(arrays[1], indptr[n_rows], np.int32)
+    for r in range(n_rows):
+        start, stop = indptr[r], indptr[r + 1]
+        sparse_row(z, z_at + r * ld, data, start, indices, start, stop - start, params, w_at, n_in,
+                   panel // lanes_of(params))
+
+
+@jit
+def forward_panels(z, z_at, ld, a, a_at, lda, entries, first, params, layer, activation, n_rows, low, high):
+    """Panels [low, high) of f(a . W + b), by row; with `entries`, a is sparse, its rows those from `first` on."""
     n_in, n_out, lanes = layer[N_IN], layer[N_OUT], lanes_of(params)
     unit, number = 0, 0
     while unit < n_out:
         panel = panel_width(n_out - unit, lanes)
         if low <= number < high:
-            w_at, vectors, first = layer[WEIGHTS] + unit * (n_in + 1), panel // lanes, 0
-            while first < n_rows:
-                height = block_height(n_rows - first, vectors)
-                transposed_kernel(z, z_at + first * ld + unit, ld, a, a_at + first * lda, lda, params, w_at, panel,
-                                  n_in, height, vectors, False, params, w_at + 64 * panel, 1, 0)
-                first += height
-            biases = view(params, w_at + n_in * panel, panel)
+            w_at = layer[WEIGHTS] + unit * (n_in + 1)
+            if entries != 0:
+                sparse_panel(z, z_at + unit, ld, entries, first, params, w_at, n_in, n_rows, panel)
+            else:
+                dense_panel(z, z_at + unit, ld, a, a_at, lda, params, w_at, n_in, n_rows, panel)
             for r in range(n_rows):
-                row = view(z, z_at + r * ld + unit, panel)
-                for u in range(panel):
-                    row[u] += biases[u]
-                activation_forward(activation, row)
+                activation_forward(activation, view(z, z_at + r * ld + unit, panel))
         unit += panel
         number += 1
 
@@ -104,13 +140,15 @@ def write_outputs(output, z, z_at, ld, n_rows, n_out, work_at, out, first):
 
 
 @jit
-def run_forward(thread, n_slices, output, X, layers, params, scratch, out, state):
+def run_forward(thread, n_slices, output, X, entries, layers, params, scratch, out, state):
     """One thread's way through all the layers.
 
-    Each slice has `scratch_size` elements of scratch. `state` is zeros.
+    The rows are those of X or, where `entries` is not 0, those of a CSR matrix: the addresses of its `data`, `indices`
+    and `indptr` stand there, since three arrays more would cost a call for one row a tenth of its time. Each slice has
+    `scratch_size` elements of scratch. `state` is zeros.
     """
     subnormals = flush_subnormals()
-    n_rows, n_layers, lanes = X.shape[0], layers.shape[0], lanes_of(params)
+    n_rows, n_layers, lanes = out.shape[0], layers.shape[0], lanes_of(params)
     n_out, ld = layers[n_layers - 1, N_OUT], leading_dimension_of(layers, lanes)
     n_scratch = scratch_size(ld)
     # Slices of the rows, or, of a few rows, parts of each layer.
@@ -129,8 +167,8 @@ def run_forward(thread, n_slices, output, X, layers, params, scratch, out, state
                 phase, last = phase + 1, n_parts == 1
                 part = next_slice(state, thread, n_parts, phase) if n_parts > 1 else 0
                 while part >= 0:
-                    forward_panels(scratch, z_at, ld, a, a_at, lda, params, layer, code, n,
-                                   n_panels * part // n_parts, n_panels * (part + 1) // n_parts)
+                    forward_panels(scratch, z_at, ld, a, a_at, lda, entries if l == 0 else 0, first, params, layer,
+                                   code, n, n_panels * part // n_parts, n_panels * (part + 1) // n_parts)
                     if n_parts > 1:
                         last = finish_slice(state, n_parts, phase)
                     part = next_slice(state, thread, n_parts, phase) if n_parts > 1 else -1
@@ -147,8 +185,10 @@ def run_forward(thread, n_slices, output, X, layers, params, scratch, out, state
 
 def argument_types(real: Any) -> list[Any]:
     """Types of the arguments of `run_forward` after the thread, for a network of numbers of type `real`."""
-    vector, matrix, whole = types.Array(real, 1, "C"), types.Array(real, 2, "C"), types.int64
-    return [whole, whole, matrix, types.Array(whole, 2, "C"), vector, vector, matrix, types.Array(whole, 1, "C")]
+    vector, whole = (types.Array(kind, 1, "C") for kind in (real, types.int64))
+    matrix, table = (types.Array(kind, 2, "C") for kind in (real, types.int64))
+    i = types.int64
+    return [i, i, matrix, i, table, vector, vector, matrix, whole]
 
 
 _code = code_of(run_forward)

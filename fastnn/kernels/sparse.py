@@ -1,8 +1,9 @@
-"""The first layer on sparse rows: a CSR matrix's `data`, `indices` and `indptr`, entries in any order, repeated or not.
+"""Training of the first layer on sparse rows.
 
-Forward adds up, for each row, the rows of W that its entries name. For the gradient each slice of the rows sorts its
-entries into *buckets*, one for each panel of input units. A tile then meets its own entries alone, slice by slice,
-which is by row however many slices there are. Row r is first_row + index[index_at + r] of the matrix.
+These are a CSR matrix's `data`, `indices` and `indptr`, entries in any order, repeated or not. Forward adds up, for
+each row, the rows of W that its entries name. For the gradient each slice of the rows sorts its entries into *buckets*,
+one for each panel of input units. A tile then meets its own entries alone, slice by slice, which is by row however many
+slices there are. Row r is first_row + index[index_at + r] of the matrix.
 """
 
 from fastnn.kernels.jit import jit

@@ -10,7 +10,7 @@ blocks up in their order. *Sparse* rows differ in the first layer alone, and are
 
 from fastnn.kernels.activations import activation_backward, activation_forward
 from fastnn.kernels.jit import jit
-from fastnn.kernels.losses import loss_backward, output_forward
+from fastnn.kernels.losses import loss_backward
 from fastnn.kernels.optimizers import NONE, optimizer_update
 from fastnn.kernels.plan import (
     ACTIVATION,
@@ -93,10 +93,10 @@ def gather_targets(
 
 @jit
 def forward_block(
-    plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index, index_at, n_rows,
-    first, width, ld, keep_rows,
+    plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index, index_at, n_rows, first,
+    width, ld,
 ):  # fmt: skip
-    """Carry a block of rows of X to the last pre-activations, by unit; keep hidden activations by row as well."""
+    """Carry a block of rows of X to the last pre-activations, by unit; a wide network's inner ones stay by row too."""
     n_in, inputs = layers[0, N_IN], layers[0, INPUT_UNITS]
     if indptr.size == 0:
         rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width)
@@ -112,7 +112,7 @@ def forward_block(
             n_out = layer[N_OUT]
             activation_forward(layer[ACTIVATION], view(scratch, layer[OUTPUT_UNITS], n_out * ld))
             fill(scratch, layer[OUTPUT_UNITS] + n_out * ld, ld, scratch.dtype.type(1.0))
-            if keep_rows:
+            if not plan[NARROW]:
                 units_to_rows(rows, layers[l + 1, INPUT_ROWS], plan[CAPACITY], first,
                               scratch, layer[OUTPUT_UNITS], ld, n_out + 1, width)
 
@@ -155,10 +155,10 @@ def granule_of(plan, array):
 
 @jit
 def rows_phase(
-    number, n_slices, training, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
-    first_row, index, index_at, position, n_rows, params, rows, scratch, partial, buckets, values, row_loss, out,
+    number, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
+    first_row, index, index_at, n_rows, params, rows, scratch, partial, buckets, values, row_loss,
 ):
-    """Rows [position, position + n_rows) of the epoch: one slice of them, forward, and backward if training.
+    """One slice of `n_rows` rows, forward and backward.
 
     Row r lies at first_row + index[index_at + r]. `scale` is 1 / (sum of the batch's sample weights): losses and
     deltas carry it, so that gradients are means.
@@ -169,7 +169,7 @@ def rows_phase(
     lanes, base = lanes_of(scratch), number * plan[SCRATCH]
     line = max(lanes, elements_of(LINE, scratch))
     low, high = slice_of(number, n_slices, n_rows, granule_of(plan, scratch))
-    if training and indptr.size > 0:
+    if indptr.size > 0:
         fill_buckets(plan, number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high,
                      layers[0, N_IN])
     for first in range(low, high, plan[BLOCK_ROWS]):
@@ -177,24 +177,17 @@ def rows_phase(
         width = round_up(n, lanes)
         ld = leading_dimension(round_up(n, line), line)
         forward_block(plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index,
-                      index_at + first, n, first, width, ld, training and not plan[NARROW])
-        z_at = layers[n_layers - 1, OUTPUT_UNITS]
-        z = view(scratch, z_at, n_out * ld)
-        if training:
-            gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, scale,
-                           first_row, index, index_at + first, n, n_out, width)
-            loss = view(scratch, base + plan[WORK], ld)
-            loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
-                          view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld))
-            losses = view(row_loss, first, n)
-            for r in range(n):
-                losses[r] = loss[r]
-            backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld)
-        else:
-            output_forward(plan[OUTPUT], z, ld, view(scratch, base + plan[WORK], 2 * ld))
-            for r in range(n):
-                for u in range(n_out):
-                    out[(position + first + r) * n_out + u] = z[u * ld + r]
+                      index_at + first, n, first, width, ld)
+        z = view(scratch, layers[n_layers - 1, OUTPUT_UNITS], n_out * ld)
+        gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, scale,
+                       first_row, index, index_at + first, n, n_out, width)
+        loss = view(scratch, base + plan[WORK], ld)
+        loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
+                      view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld))
+        losses = view(row_loss, first, n)
+        for r in range(n):
+            losses[r] = loss[r]
+        backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld)
 
 
 @jit

@@ -147,15 +147,17 @@ def address_of(typingctx, values):
 
 
 @intrinsic
-def _mailbox_at(typingctx, address):
-    """Return the mailbox at an address as an array."""
-    signature = types.Array(types.int64, 1, "C")(address)
+def array_at(typingctx, address, size, dtype):
+    """Return the array of `size` elements that lies at an address."""
+    signature = types.Array(dtype.dtype, 1, "C")(types.int64, types.int64, dtype)
 
     def codegen(context, builder, signature, args):
-        mailbox = context.make_array(signature.return_type)(context, builder)
-        data = builder.inttoptr(args[0], I64.as_pointer())
-        arrayobj.populate_array(mailbox, data, [I64(MAILBOX_SIZE)], [I64(8)], I64(8), None)
-        return mailbox._getvalue()
+        array = context.make_array(signature.return_type)(context, builder)
+        element = context.get_data_type(signature.return_type.dtype)
+        itemsize = I64(context.get_abi_sizeof(element))
+        data = builder.inttoptr(args[0], element.as_pointer())
+        arrayobj.populate_array(array, data, [args[1]], [itemsize], itemsize, None)
+        return array._getvalue()
 
     return signature, codegen
 
@@ -208,12 +210,12 @@ def _call(typingctx, code, thread, arguments):
 def call_team(crew, code, arguments):
     """Call the code in this thread and in the workers of the mailboxes at the addresses in `crew`."""
     for i in range(crew.size):
-        mailbox = _mailbox_at(crew[i])
+        mailbox = array_at(crew[i], MAILBOX_SIZE, np.int64)
         mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS] = code, i + 1, arguments
         _exchange(mailbox, DOES, WAITS, IS_CALLED)  # or it has just gone to sleep: the team does without
     _call(code, 0, arguments)
     for i in range(crew.size):
-        mailbox, looks = _mailbox_at(crew[i]), 0
+        mailbox, looks = array_at(crew[i], MAILBOX_SIZE, np.int64), 0
         _exchange(mailbox, DOES, IS_CALLED, WAITS)  # it has not come, and need not any more
         while _load(mailbox, DOES) == IS_AT_WORK:
             looks += 1
@@ -223,7 +225,7 @@ def call_team(crew, code, arguments):
 
 def serve(address):
     """Do what comes into a mailbox until nothing has come for a while."""
-    mailbox, looks = _mailbox_at(address), 0
+    mailbox, looks = array_at(address, MAILBOX_SIZE, np.int64), 0
     while True:
         if _load(mailbox, DOES) == IS_CALLED and _exchange(mailbox, DOES, IS_CALLED, IS_AT_WORK):
             _call(mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS])

@@ -445,8 +445,8 @@ class MLP:
 
         Notes
         -----
-        Ctrl-C takes effect between compiled calls, about a tenth of a second apart but never within a batch, and leaves
-        a usable network.
+        Ctrl-C takes effect between compiled calls, about a tenth of a second apart, and within a batch that takes
+        longer. It leaves a usable network, in which such a batch may have updated a part of the weights.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a fastnn optimizer such as fastnn.Adam(), got {optimizer!r}")
@@ -563,7 +563,10 @@ class MLP:
                 )  # fmt: skip
                 try:
                     with workers.Team(n_threads) if is_long else _ALONE as crew:
-                        code(crew, arguments)
+                        if flops < FLOPS_PER_CALL:
+                            code(crew, arguments)
+                        else:  # a batch takes as long as Ctrl-C may
+                            workers.call_and_listen(code, crew, arguments, work.team)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     if optimizer:
                         optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)

@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -19,6 +20,8 @@ import numpy.typing as npt
 from fastnn import parallel
 from fastnn.kernels import team
 from fastnn.layout import empty
+
+Crew = npt.NDArray[np.int64]
 
 LOOKS_APART = 0.05  # seconds; a system on which a signal does not end a wait has it looked for
 
@@ -112,7 +115,7 @@ class Team:
         if self.wanted > 1:
             team.worker()  # compiled before CPUs are held
 
-    def __enter__(self) -> npt.NDArray[np.int64]:
+    def __enter__(self) -> Crew:
         try:
             self.workers = workers.take(parallel.budget.take(self.wanted) - 1)
             for worker in self.workers:
@@ -127,18 +130,21 @@ class Team:
         parallel.budget.give_back()
 
 
-def call_and_listen(call: Callable[[], None], stop: Callable[[], None]) -> None:
-    """Make a long call in a thread of its own, so that this one sees Ctrl-C: then `stop` gets the call to end soon.
+def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any, ...], state: Crew) -> None:
+    """Make a long call of code(crew, arguments) so that Ctrl-C is seen: it then stops the team of `state`.
 
-    Signals reach the main thread alone, and Python's handlers run there between bytecodes.
+    Signals reach the main thread alone, and Python's handlers run there between bytecodes: so another thread calls.
     """
+    if threading.current_thread() is not threading.main_thread():
+        code(crew, arguments)
+        return
     errors: list[BaseException] = []
     finished = threading.Lock()
     finished.acquire()
 
     def work() -> None:
         try:
-            call()
+            code(crew, arguments)
         except BaseException as error:
             errors.append(error)
         finally:
@@ -147,7 +153,7 @@ def call_and_listen(call: Callable[[], None], stop: Callable[[], None]) -> None:
     try:
         _thread.start_new_thread(work, ())  # at once or not at all, where `Thread.start` can be interrupted
     except RuntimeError:  # there can be no more threads
-        call()
+        code(crew, arguments)
         return
     while True:
         try:
@@ -155,6 +161,6 @@ def call_and_listen(call: Callable[[], None], stop: Callable[[], None]) -> None:
                 break
         except BaseException as error:  # of Ctrl-C, or whatever a handler raises
             errors.append(error)
-            stop()
+            state[team.STOP] = 1
     if errors:
         raise errors[0]

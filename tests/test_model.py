@@ -260,6 +260,42 @@ def test_calls_cut_short_for_ctrl_c_change_nothing(sizes, monkeypatch):
     assert bits(one) == bits(two)
 
 
+@pytest.mark.parametrize("sizes", [(6, 9, 4), (200, 64, 4)], ids=["narrow", "wide"])
+def test_batches_that_ctrl_c_may_cut_are_the_same(sizes, monkeypatch):
+    one, X, T = problem(sizes, 100)
+    two, *_ = problem(sizes, 100)
+    losses = [one.train_epoch(X, T, fastnn.Adam(), 32)]
+    monkeypatch.setattr(model, "FLOPS_PER_CALL", 0.0)
+    losses.append(two.train_epoch(X, T, fastnn.Adam(), 32))
+    assert losses[0] == losses[1]
+    assert bits(one) == bits(two)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_ctrl_c_stops_within_a_batch(n_threads, ctrl_c_raises, monkeypatch):
+    """A batch that takes a second and more is not finished, and what has been begun of it is left usable."""
+    net, X = MLP((200, 700, 700, 10)), np.random.default_rng(0).random((60_000, 200), "float32")
+    y, adam = np.arange(len(X)) % 10, fastnn.Adam()
+
+    def interrupted(code, *args):
+        timer = threading.Timer(0.1, _thread.interrupt_main)
+        timer.start()
+        code(*args)
+        timer.join()
+
+    watch_calls(monkeypatch, epoch, interrupted)
+    with fastnn.threads(n_threads):
+        for call in (
+            lambda: net.train_epoch(X, y, adam, batch_size=len(X)),
+            lambda: net.loss_and_gradients(X, y),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                call()
+            assert adam.steps == 0 and net.is_finite()
+    monkeypatch.undo()
+    assert np.isfinite(net.train_epoch(X[:100], y[:100], adam))
+
+
 def test_optimizer_belongs_to_one_network():
     one, X, T = problem((6, 9, 4), 10)
     two, *_ = problem((6, 9, 4), 10)

@@ -71,7 +71,7 @@ def run(
                     rows_phase(
                         s, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight,
                         params.dtype.type(scale), first_row, index, index_at, n, params, rows, scratch, partial,
-                        buckets, values, row_loss,
+                        buckets, values, row_loss, state,
                     )
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
@@ -79,7 +79,9 @@ def run(
                     result[2 * number] += sum_of(row_loss, n) * n_batch
                     optimizer_constants(optimizer, hyper, steps, constants)
                     complete(state, phase)
-                wait_for(state, phase)
+                if not wait_for(state, phase):
+                    restore_subnormals(subnormals)
+                    return
                 phase, last = phase + 1, False
                 left = n_batch - done - n
                 s = next_slice(state, thread, n_slices, phase)
@@ -87,7 +89,7 @@ def run(
                     weights_phase(
                         s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
                         decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-                        X, indptr, first_row, index, index_at,
+                        X, indptr, first_row, index, index_at, state,
                     )
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
@@ -96,7 +98,9 @@ def run(
                         penalty = 0.5 * alpha * sum_of(squares, squares.size) * scale
                         result[2 * number + 1] += penalty * n_batch
                     complete(state, phase)
-                wait_for(state, phase)
+                if not wait_for(state, phase):
+                    restore_subnormals(subnormals)
+                    return
         result[2 * n_epochs] = number + 1
         if not np.isfinite(result[2 * number] + result[2 * number + 1]):  # as each thread finds by itself
             break

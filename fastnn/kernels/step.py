@@ -53,6 +53,7 @@ from fastnn.kernels.products import (
 )
 from fastnn.kernels.simd import LINE, elements_of, fma, lanes_of, sum_of_squares, view
 from fastnn.kernels.sparse import fill_buckets, sparse_forward, sparse_gradient
+from fastnn.kernels.team import is_stopped
 
 K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
 
@@ -94,7 +95,7 @@ def gather_targets(
 @jit
 def forward_block(
     plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index, index_at, n_rows, first,
-    width, ld,
+    width, ld, state,
 ):  # fmt: skip
     """Carry a block of rows of X to the last pre-activations, by unit; a wide network's inner ones stay by row too."""
     n_in, inputs = layers[0, N_IN], layers[0, INPUT_UNITS]
@@ -102,6 +103,8 @@ def forward_block(
         rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width)
         fill(scratch, inputs + n_in * ld, ld, scratch.dtype.type(1.0))
     for l in range(layers.shape[0]):
+        if is_stopped(state):
+            break
         layer = layers[l]
         if l == 0 and indptr.size > 0:
             sparse_forward(layer, scratch, base + plan[TILE], params, data, indices, indptr, first_row, index, index_at,
@@ -118,12 +121,14 @@ def forward_block(
 
 
 @jit
-def backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld):
+def backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld, state):
     """Carry the deltas of a block from the last layer to the first, leaving each where the gradient wants it."""
     lanes = lanes_of(scratch)
     n_layers = layers.shape[0]
     dz = layers[n_layers - 1, OUTPUT_UNITS]
     for l in range(n_layers - 1, -1, -1):
+        if is_stopped(state):
+            break
         layer = layers[l]
         n_out = layer[N_OUT]
         if plan[NARROW]:
@@ -157,6 +162,7 @@ def granule_of(plan, array):
 def rows_phase(
     number, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
     first_row, index, index_at, n_rows, params, rows, scratch, partial, buckets, values, row_loss,
+    state,
 ):
     """One slice of `n_rows` rows, forward and backward.
 
@@ -173,11 +179,13 @@ def rows_phase(
         fill_buckets(plan, number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high,
                      layers[0, N_IN])
     for first in range(low, high, plan[BLOCK_ROWS]):
+        if is_stopped(state):
+            break
         n = min(plan[BLOCK_ROWS], high - first)
         width = round_up(n, lanes)
         ld = leading_dimension(round_up(n, line), line)
         forward_block(plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index,
-                      index_at + first, n, first, width, ld)
+                      index_at + first, n, first, width, ld, state)
         z = view(scratch, layers[n_layers - 1, OUTPUT_UNITS], n_out * ld)
         gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, scale,
                        first_row, index, index_at + first, n, n_out, width)
@@ -187,7 +195,7 @@ def rows_phase(
         losses = view(row_loss, first, n)
         for r in range(n):
             losses[r] = loss[r]
-        backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld)
+        backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld, state)
 
 
 @jit
@@ -225,7 +233,7 @@ def gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_a
 def weights_phase(
     slice_number, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
     params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-    X, indptr, first_row, index, index_at,
+    X, indptr, first_row, index, index_at, state,
 ):
     """Take one slice of the tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
@@ -235,6 +243,8 @@ def weights_phase(
     layers = layers_of[0]
     packed = -1
     for number in range(shares[slice_number], shares[slice_number + 1]):
+        if is_stopped(state):
+            break
         tile = tiles[number]
         l = tile[TILE_LAYER]
         layer = layers[l]

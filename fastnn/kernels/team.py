@@ -6,7 +6,8 @@ begun, whatever the system runs at once, and one thread alone finishes everythin
 on who takes it.
 
 `state` is one int64 array of `state_size(n_slices)` zeros: the last phase that is complete, the slices finished in
-all phases, and for each slice the last phase it was claimed in, each on a cache line of its own.
+all phases, 1 if the team is to stop, and for each slice the last phase it was claimed in, each on a cache line of its
+own. A team that stops leaves everything as far as it has come.
 
 The calling thread is one of the team; the others are *workers*, Python threads that wait in `serve`, each at a mailbox
 of its own, and do not hold the lock of the interpreter.
@@ -29,7 +30,7 @@ from fastnn.kernels.jit import entry_point, is_ready, jit, once
 
 I64 = ir.IntType(64)
 STRIDE = 8  # int64s of a cache line
-COMPLETE, FINISHED, CLAIMS = 0, STRIDE, 2 * STRIDE
+COMPLETE, FINISHED, STOP, CLAIMS = 0, STRIDE, 2 * STRIDE, 3 * STRIDE
 PATIENCE = 4096  # looks at the state, some tens of microseconds, before a waiting thread lets others run
 
 _windows = sys.platform == "win32"
@@ -118,13 +119,20 @@ def complete(state, phase):
 
 
 @jit
+def is_stopped(state):
+    """Whether the team is to stop."""
+    return _load(state, STOP) != 0
+
+
+@jit
 def wait_for(state, phase):
-    """Wait until a phase is complete: all that was written in it can then be read."""
+    """Wait until a phase is complete: all that was written in it can then be read. False if the team is to stop."""
     looks = 0
-    while _load(state, COMPLETE) < phase:
+    while _load(state, COMPLETE) < phase and not is_stopped(state):
         looks += 1
         if looks > PATIENCE:
             _let_others_run()
+    return not is_stopped(state)
 
 
 # -- calling a team ----------------------------------------------------------------------------------------------------

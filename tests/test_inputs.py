@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import DTYPES, bits, problem
+from helpers import DTYPES, bits, problem, watch_calls
 
 import fastnn
 from fastnn.kernels import epoch
@@ -15,11 +15,11 @@ WIDE = np.zeros((2 * N, 6))
 
 @pytest.fixture
 def no_kernel(monkeypatch):
-    def launch(*_):
+    def refuse(*_):
         raise AssertionError("a kernel was about to run")
 
-    monkeypatch.setattr(epoch, "launch", launch)
-    monkeypatch.setitem(vars(NET), "_driver", launch)
+    watch_calls(monkeypatch, epoch, refuse)
+    monkeypatch.setitem(vars(NET), "_code", refuse)
 
 
 def read_only(array):

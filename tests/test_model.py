@@ -5,7 +5,16 @@ import pickle
 import numpy as np
 import pytest
 import reference
-from helpers import DTYPES, assert_close, bits, check_against_reference, expected_gradients, parameters64, problem
+from helpers import (
+    DTYPES,
+    assert_close,
+    bits,
+    check_against_reference,
+    expected_gradients,
+    parameters64,
+    problem,
+    watch_calls,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -335,16 +344,15 @@ def test_ctrl_c_counts_the_steps_taken(monkeypatch):
     net, twin = (MLP((3, 4, 2), random_state=0) for _ in range(2))
     X, y = np.random.default_rng(0).random((40, 3), "float32"), np.arange(40) % 2
     adam, whole = fastnn.Adam(), fastnn.Adam()
-    launch = epoch.launch
 
-    def interrupted(*args):
-        launch(*args)
+    def interrupted(code, *args):
+        code(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(epoch, "launch", interrupted)
+    watch_calls(monkeypatch, epoch, interrupted)
     with pytest.raises(KeyboardInterrupt):
         net.train_epoch(X, y, adam, batch_size=8)
-    monkeypatch.setattr(epoch, "launch", launch)
+    monkeypatch.undo()
     twin.train_epoch(X, y, whole, batch_size=8)
     assert adam.steps == whole.steps == 5
     net.train_epoch(X, y, adam, batch_size=8)

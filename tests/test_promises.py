@@ -11,7 +11,7 @@ import tracemalloc
 import numba
 import numpy as np
 import pytest
-from helpers import DTYPES, bits, problem
+from helpers import DTYPES, bits, problem, watch_calls
 
 import fastnn
 from fastnn import model
@@ -58,8 +58,12 @@ def test_any_number_of_threads_gives_the_same_bits(name, dtype, parallel_always)
 def test_threads_are_used(parallel_always, monkeypatch):
     """Guards the test above: a team is what runs there."""
     asked = []
-    launch = model.epoch.launch
-    monkeypatch.setattr(model.epoch, "launch", lambda *args: asked.append(args[1]) or launch(*args))
+
+    def watch(code, crew, arguments):
+        asked.append(arguments[0])
+        code(crew, arguments)
+
+    watch_calls(monkeypatch, model.epoch, watch)
     trained("tiny", "float64", 1)
     assert set(asked) == {1}
     asked.clear()

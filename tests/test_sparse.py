@@ -7,7 +7,7 @@ import types
 import numba
 import numpy as np
 import pytest
-from helpers import DTYPES, TOLERANCE, assert_close, bits, check_against_reference, csr, targets_for
+from helpers import DTYPES, TOLERANCE, assert_close, bits, check_against_reference, csr, targets_for, watch_calls
 from scipy import sparse
 
 import fastnn
@@ -382,11 +382,11 @@ BAD = {
 
 @pytest.mark.parametrize("X", BAD.values(), ids=BAD)
 def test_refused_before_a_kernel_runs(X, monkeypatch):
-    def code(*_):
+    def refuse(*_):
         raise AssertionError("a kernel was about to run")
 
-    for part in (epoch, forward):
-        monkeypatch.setattr(part, "code", code)
+    for entry in (epoch, forward):
+        watch_calls(monkeypatch, entry, refuse)
     net, y = network((5, 4, 2)), np.zeros(6, int)
     for call in (
         lambda: net.forward(X),

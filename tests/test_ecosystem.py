@@ -5,7 +5,6 @@ import copy
 import io
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -407,14 +406,6 @@ def test_a_new_process_predicts_without_compiling(tmp_path):
 
 
 # -- Ctrl-C -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ctrl_c_raises():
-    """A shell that starts the tests in the background lets them ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_from_the_keyboard_ends_adam(ctrl_c_raises, monkeypatch):

@@ -1,6 +1,8 @@
 """fastnn.MLP against the reference: outputs, losses, gradients and training, for every shape and option."""
 
+import _thread
 import pickle
+import threading
 
 import numpy as np
 import pytest

@@ -1,11 +1,13 @@
 """Threads: how many, and that none of them crashes, hangs or changes a result, whoever calls and whatever forks."""
 
+import _thread
 import copy
 import ctypes
 import importlib
 import os
 import pickle
 import re
+import signal
 import sys
 import threading
 import time
@@ -467,6 +469,41 @@ def test_a_process_ends_at_once_and_its_workers_with_it():
     """
     out, _ = run_script(script)
     assert out.split() == ["[1]", "True"]
+
+
+def test_errors_of_a_long_call_are_raised():
+    def fail(crew, arguments):
+        raise IndexError("index is out of bounds")
+
+    with pytest.raises(IndexError, match="out of bounds"):
+        workers.call_and_listen(fail, workers.ALONE, (), np.zeros(64, np.int64))
+
+
+def test_what_a_handler_raises_ends_a_long_call():
+    """Whatever it is: a batch system's SIGTERM may raise SystemExit."""
+    state = np.zeros(64, np.int64)
+
+    def last(crew, arguments):
+        _thread.interrupt_main(signal.SIGTERM)
+        while not state[team.STOP]:
+            time.sleep(0.001)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    try:
+        with pytest.raises(SystemExit):
+            workers.call_and_listen(last, workers.ALONE, (), state)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_long_call_where_no_thread_can_be_started(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    calls = []
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    workers.call_and_listen(lambda *args: calls.append(args), workers.ALONE, (1,), np.zeros(64, np.int64))
+    assert len(calls) == 1
 
 
 def test_where_no_thread_can_be_started(teams, monkeypatch):

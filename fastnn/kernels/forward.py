@@ -123,20 +123,27 @@ def transpose_rows(target, target_at, target_ld, source, source_at, source_ld, n
 
 
 @jit
-def write_outputs(output, z, z_at, ld, n_rows, n_out, work_at, out, first):
-    """Outputs from the last pre-activations, by row, with room for them by unit and two rows more at `work_at`."""
-    values_at, n_units = z_at, round_up(n_rows, lanes_of(z))
-    n = n_rows * ld
-    if output == SOFTMAX:  # the one that goes over all units of a row
-        transpose_rows(z, work_at, n_units, z, z_at, ld, n_rows, n_out)
-        values_at, n = work_at, n_out * n_units
-    output_forward(output, view(z, values_at, n), n_units, view(z, work_at + BLOCK_ROWS * ld, 2 * n_units))
-    if output == SOFTMAX:
-        transpose_rows(z, z_at, ld, z, work_at, n_units, n_out, n_rows)
+def copy_rows(out, first, z, z_at, ld, n_rows, n_out):
     for r in range(n_rows):
         row = view(z, z_at + r * ld, n_out)
         for u in range(n_out):
             out[first + r, u] = row[u]
+
+
+@jit
+def write_outputs(output, z, z_at, ld, n_rows, n_out, work_at, out, first):
+    """Outputs from the last pre-activations, by row, with room for them by unit and two rows more at `work_at`."""
+    values, n = view(out, first * n_out, n_rows * n_out), n_rows
+    if output == SOFTMAX:  # the one that goes over all units of a row
+        n = round_up(n_rows, lanes_of(z))
+        values = view(z, work_at, n_out * n)
+        transpose_rows(z, work_at, n, z, z_at, ld, n_rows, n_out)
+    else:
+        copy_rows(out, first, z, z_at, ld, n_rows, n_out)
+    output_forward(output, values, n, view(z, work_at + BLOCK_ROWS * ld, 2 * n))
+    if output == SOFTMAX:
+        transpose_rows(z, z_at, ld, z, work_at, n, n_out, n_rows)
+        copy_rows(out, first, z, z_at, ld, n_rows, n_out)
 
 
 @jit

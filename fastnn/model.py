@@ -298,7 +298,7 @@ class MLP:
         TypeError, ValueError
             If X or out is not as described; no kernel has run then.
         """
-        if type(X) is np.ndarray and X.dtype is self._dtype and X.flags.carray:  # quickly
+        if type(X) is np.ndarray and X.dtype == self._dtype and X.flags.carray:  # quickly
             if X.ndim == 2 and X.shape[1] == self._sizes[0]:
                 return self._forward(X, out, False)
             if X.shape == self._sizes[:1]:
@@ -694,6 +694,7 @@ class MLP:
         others = dict(state)
         weights, biases = others.pop("weights"), others.pop("biases")
         vars(self).update(others)
+        self._dtype = _checked_dtype(others["_dtype"])
         self._allocate()
         self._identity = state["_identity"]
         self._write(weights, biases)
@@ -735,7 +736,7 @@ def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
         found = None
     if found not in (np.float32, np.float64) or not found.isnative:
         raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
-    return found
+    return np.dtype(found.type)  # NumPy's own: to compare another one with it, as a pickle's is, takes longer
 
 
 def _checked_random_state(random_state: Any) -> np.random.RandomState:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from sklearn import get_config
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, column_or_1d
@@ -558,7 +559,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if (
             type(X) is np.ndarray and X.dtype == dtype and X.ndim == 2 and X.shape[0] > 0
             and X.shape[1] == self.__dict__.get("n_features_in_") and "feature_names_in_" not in self.__dict__
-            and X.flags.c_contiguous and X.flags.aligned and X.size <= QUICK_SIZE and np.isfinite(X).all()
+            and X.flags.c_contiguous and X.flags.aligned and X.size <= QUICK_SIZE
+            and (get_config()["assume_finite"] or np.isfinite(X).all())
         ):  # fmt: skip
             return X
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)

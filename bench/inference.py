@@ -185,11 +185,13 @@ def compare(name, libraries, options):
 
 
 def read_seconds(n_bytes):
-    """Seconds that a plain read of so many bytes takes on all cores, from where they come to lie; best of many."""
+    """Seconds that a plain read of so many bytes takes, from where they come to lie; best of many.
+
+    On one core or on all: for few bytes it takes longer to share them out.
+    """
     import numba
     import numpy as np
 
-    @numba.njit(parallel=True, fastmath=True)
     def read(parts):
         total = 0.0
         for i in numba.prange(parts.shape[0]):
@@ -197,8 +199,10 @@ def read_seconds(n_bytes):
         return total
 
     parts = np.ones((N_THREADS, n_bytes // 4 // N_THREADS), np.float32)
-    read(parts)
-    return min(timed(read, parts, 10) for _ in range(50))
+    readers = [numba.njit(parallel=shared, fastmath=True)(read) for shared in (False, True)]
+    for reader in readers:
+        reader(parts)
+    return min(timed(reader, parts, 10) for _ in range(50) for reader in readers)
 
 
 def estimator_microseconds(net, options):

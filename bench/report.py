@@ -68,7 +68,8 @@ def written(page, results):
 def shown(name, stored):
     if "text" not in stored:
         return RENDERERS[name](stored)
-    return stored["text"] if stored["text"].startswith("|") else f"```text\n{stored['text']}\n```"
+    text = stored["text"] if stored["text"].startswith("|") else f"```text\n{stored['text']}\n```"
+    return f"{text}\n\n{provenance.line(stored)}"
 
 
 def write_pages():

@@ -16,7 +16,7 @@ import fastnn
 ROOT = Path(fastnn.__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import chart, report
+from bench import chart, provenance, report
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -169,7 +169,8 @@ def test_what_is_printed_is_kept(tmp_path, monkeypatch):
     assert stored["bench"]["machine"]["fastnn"] == fastnn.__version__
     page = "<!-- begin bench: echo -->\n<!-- end bench -->"
     new = report.written(page, stored)
-    assert new == "<!-- begin bench: echo -->\n```text\n3 of 4\n5 of 6\n```\n<!-- end bench -->"
+    where = provenance.line(stored["bench"])
+    assert new == f"<!-- begin bench: echo -->\n```text\n3 of 4\n5 of 6\n```\n\n{where}\n<!-- end bench -->"
 
 
 def test_the_chart_has_a_bar_for_each_time():

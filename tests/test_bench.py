@@ -1,4 +1,4 @@
-"""The airspeed velocity suites' own arithmetic; `.ci/run` runs each of them once."""
+"""The airspeed velocity suites' own arithmetic; `.ci/run` runs each of them once, but for those that compile anew."""
 
 import json
 import re

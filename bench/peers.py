@@ -346,8 +346,6 @@ def limit_threads():
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(N_THREADS)
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # PyTorch's waiting threads would spin: on two busy cores that took its step of `digits` from 0.5 to 1.3-4.4 ms.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if hasattr(os, "sched_setaffinity"):  # XLA takes as many threads as it sees cores
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:N_THREADS])
     import fastnn

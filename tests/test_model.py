@@ -362,6 +362,13 @@ def test_ctrl_c_counts_the_steps_taken(monkeypatch):
     assert bits(net) == bits(twin)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_dtype_is_numpys_own_object_after_a_pickle(dtype):
+    """Then an array's dtype is found to be the same without a look into it."""
+    net = pickle.loads(pickle.dumps(MLP((3, 4, 2), dtype=dtype)))
+    assert net.dtype is np.dtype(dtype) is MLP((3, 4, 2), dtype=pickle.loads(pickle.dumps(np.dtype(dtype)))).dtype
+
+
 def test_moments_that_do_not_fit_are_refused():
     net, adam = MLP((3, 4, 2)), fastnn.Adam()
     X, y = np.zeros((5, 3), "float32"), np.zeros(5, int)

@@ -238,7 +238,7 @@ class Budget:
 
     def _free(self, wanted: int) -> int:
         """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
-        numbers = self._held.values()
+        numbers = list(self._held.values())  # those that give back do not ask for the lock
         n_waiting, running = sum(not n for n in numbers), sum(numbers)
         if running >= allowed_threads() and running > len(numbers) - n_waiting:  # a team, which ends soon
             return 0

@@ -331,6 +331,16 @@ def test_beside_others_a_call_gets_what_they_leave(four):
     assert four.most == 4
 
 
+def test_another_may_give_back_while_the_free_ones_are_counted(four):
+    class Ends(int):
+        def __bool__(self):
+            four._held.pop(-1, None)
+            return True
+
+    four._held = {-1: Ends(1), -2: 1}
+    assert four.take(4) == 2
+
+
 def test_whoever_waits_is_left_room(four, monkeypatch):
     monkeypatch.setattr(parallel, "LOOKS_APART", 1.0)
     first = Other(four, 4)

@@ -687,7 +687,7 @@ class MLP:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the network without its buffers; how they lie depends on the machine."""
-        state = {name: value for name, value in vars(self).items() if name not in _BUFFERS}
+        state = {name: value for name, value in vars(self).copy().items() if name not in _BUFFERS}
         return {**state, "weights": [np.array(w) for w in self.weights], "biases": [np.array(b) for b in self.biases]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -400,6 +400,19 @@ def test_a_row_has_the_same_outputs_whichever_rows_it_comes_with(dtype, output):
     assert np.array_equal(net.forward(read_only), whole)
 
 
+def test_a_pickle_may_be_made_while_another_thread_predicts_for_the_first_time():
+    class Name(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            net.forward(np.zeros((1, 3), "float32"))
+            return False
+
+    net = MLP((3, 2))
+    vars(net)[Name("key")] = None
+    assert "key" in net.__getstate__()
+
+
 def test_attributes_of_a_subclass_survive_a_pickle():
     net = pickle.loads(pickle.dumps(Named("x")))
     assert net.name == "x"

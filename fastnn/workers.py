@@ -139,28 +139,31 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
         code(crew, arguments)
         return
     errors: list[BaseException] = []
-    finished = threading.Lock()
-    finished.acquire()
+    is_begun = is_finished = False
+    bell = threading.Lock()
+    bell.acquire()
 
     def work() -> None:
+        nonlocal is_finished
         try:
             code(crew, arguments)
         except BaseException as error:
             errors.append(error)
-        finally:
-            finished.release()
+        is_finished = True
+        bell.release()
 
-    try:
-        _thread.start_new_thread(work, ())  # at once or not at all, where `Thread.start` can be interrupted
-    except RuntimeError:  # there can be no more threads
-        code(crew, arguments)
-        return
-    while True:
+    # An exception of a handler hides what a call has come to: the thread may have been started, the bell been heard.
+    while not is_finished:
         try:
-            if finished.acquire(timeout=LOOKS_APART):
-                break
+            if not is_begun:
+                is_begun = True
+                try:
+                    _thread.start_new_thread(work, ())  # at once or not at all, where `Thread.start` waits
+                except RuntimeError:  # there can be no more threads
+                    work()
+            bell.acquire(timeout=LOOKS_APART)
         except BaseException as error:  # of Ctrl-C, or whatever a handler raises
-            errors.append(error)
             state[team.STOP] = 1
+            errors.append(error)
     if errors:
         raise errors[0]

@@ -496,6 +496,57 @@ def test_what_a_handler_raises_ends_a_long_call():
         signal.signal(signal.SIGTERM, before)
 
 
+def test_ctrl_c_while_the_thread_of_a_long_call_starts(monkeypatch):
+    """What the call works on is not let go before the call has ended."""
+    start, state, ended = _thread.start_new_thread, np.zeros(64, np.int64), []
+
+    def interrupted(*args):
+        start(*args)
+        raise KeyboardInterrupt
+
+    def call(crew, arguments):
+        while not state[team.STOP]:
+            time.sleep(0.001)
+        time.sleep(0.01)
+        ended.append(True)
+
+    monkeypatch.setattr(_thread, "start_new_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        workers.call_and_listen(call, workers.ALONE, (), state)
+    assert ended
+
+
+def test_ctrl_c_at_the_moment_that_a_long_call_ends():
+    """The lock that tells of the end has been acquired, but an exception takes the place of that answer."""
+    script = """
+        import signal
+        import threading
+        import numpy as np
+        from fastnn import workers
+
+        class Lock:
+            def __init__(self):
+                self._lock = lock()
+
+            def acquire(self, timeout=-1):
+                if self._lock.acquire(timeout=timeout) and timeout >= 0:
+                    raise KeyboardInterrupt
+
+            def release(self):
+                self._lock.release()
+
+        lock, threading.Lock = threading.Lock, Lock
+        if hasattr(signal, "alarm"):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+        try:
+            workers.call_and_listen(lambda *_: None, workers.ALONE, (), np.zeros(64, np.int64))
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert run_script(script)[0] == "interrupted\n"
+
+
 def test_a_long_call_where_no_thread_can_be_started(monkeypatch):
     def refuse(*_):
         raise RuntimeError("can't start new thread")

@@ -270,6 +270,18 @@ def test_a_quick_compile_is_not_told(small):
     assert answer(small)[2] == ""
 
 
+def test_where_no_thread_can_be_started(small):
+    """Such as the one that tells of a slow compile."""
+    script = """
+        import threading
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+        threading.Thread.start = refuse
+    """
+    for is_compiled in (True, False):
+        assert answer(small, f"{script}\n        {ANSWER}")[:2] == (2.0, is_compiled)
+
+
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 

@@ -145,7 +145,8 @@ def _note_of_waiting(folder: Path | None) -> Iterator[None]:
 
     timer = threading.Timer(NOTE_AFTER, tell)
     timer.daemon = True
-    timer.start()
+    with contextlib.suppress(RuntimeError):  # there can be no more threads: then without
+        timer.start()
     try:
         yield
     finally:

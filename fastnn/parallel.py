@@ -199,7 +199,8 @@ def _text_of(path: Path) -> str:
 
 # -- the budget: CPUs shared out among the Python threads of this process ----------------------------------------------
 
-MOST_WAITING = 10.0  # seconds; calls take some tenths of one, what is held longer was left by an interrupted one
+# Seconds; all calls but those of very large batches take some tenths of one: what is held longer was left behind.
+MOST_WAITING = 10.0
 LOOKS_APART = 0.0005
 
 

@@ -286,13 +286,14 @@ def test_batches_that_ctrl_c_may_cut_are_the_same(sizes, monkeypatch):
 def test_ctrl_c_stops_within_a_batch(n_threads, ctrl_c_raises, monkeypatch):
     """A batch that takes a second and more is not finished, and what has been begun of it is left usable."""
     net, X = MLP((200, 700, 700, 10)), np.random.default_rng(0).random((60_000, 200), "float32")
-    y, adam = np.arange(len(X)) % 10, fastnn.Adam()
+    y, adam, done = np.arange(len(X)) % 10, fastnn.Adam(), []
 
-    def interrupted(code, *args):
+    def interrupted(code, crew, arguments):
         timer = threading.Timer(0.1, _thread.interrupt_main)
         timer.start()
-        code(*args)
+        code(crew, arguments)
         timer.join()
+        done.append(arguments[-3][-1])  # epochs gone through
 
     watch_calls(monkeypatch, epoch, interrupted)
     with fastnn.threads(n_threads):
@@ -303,6 +304,7 @@ def test_ctrl_c_stops_within_a_batch(n_threads, ctrl_c_raises, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 call()
             assert adam.steps == 0 and net.is_finite()
+    assert done == [0, 0]
     monkeypatch.undo()
     assert np.isfinite(net.train_epoch(X[:100], y[:100], adam))
 

@@ -141,7 +141,7 @@ def wait_for(state, phase):
 # of the arguments.
 DOES, CODE, THREAD, ARGUMENTS, MAILBOX_SIZE = 0, 1, 2, 3, STRIDE
 ASLEEP, WAITS, IS_CALLED, IS_AT_WORK = range(4)
-LOOKS_AWAKE = PATIENCE + 2000  # about a millisecond, before a worker goes to sleep: to wake it takes a tenth of one
+LOOKS_AWAKE = PATIENCE + 2000  # a millisecond of CPU time, before a worker goes to sleep: to wake it takes a tenth
 
 
 @intrinsic

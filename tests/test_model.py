@@ -412,7 +412,7 @@ def test_a_pickle_may_be_made_while_another_thread_predicts_for_the_first_time()
 
     net = MLP((3, 2))
     vars(net)[Name("key")] = None
-    assert "key" in net.__getstate__()
+    assert any(isinstance(name, Name) for name in net.__getstate__())
 
 
 def test_attributes_of_a_subclass_survive_a_pickle():

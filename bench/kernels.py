@@ -36,7 +36,8 @@ def kernels():
     @numba.njit(**jit.FLAGS)
     def activation(code, z, start):
         for _ in range(REPEATS):
-            z[:] = start
+            for i in range(z.size):
+                z[i] = start[i]
             activations.activation_forward(code, z)
 
     @numba.njit(**jit.FLAGS)

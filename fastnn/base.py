@@ -370,9 +370,9 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
     def _batch_size(self, n_rows: int) -> int:
         if isinstance(self.batch_size, str):
             return min(AUTO_BATCH_SIZE, n_rows)
-        if self.batch_size > n_rows:
+        if not 1 <= self.batch_size <= n_rows:  # less than 1 only where parameters are not validated
             warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
-        return min(int(self.batch_size), n_rows)
+        return max(1, min(int(self.batch_size), n_rows))
 
     def _new_optimizer(self) -> SGD | Adam:
         if self.solver == "sgd":

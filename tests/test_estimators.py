@@ -12,6 +12,7 @@ import pytest
 from helpers import OWN_PARAMETERS
 from parity_grid import PROBLEMS, data, fit_both
 from scipy import sparse
+from sklearn import config_context
 from sklearn import neural_network as sklearn_nn
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -187,6 +188,15 @@ def test_warns_when_the_batch_is_larger_than_the_data():
     assert record[0].filename == __file__
     whole = MLPRegressor(batch_size=83, tol=1e9, random_state=0).fit(*data("regression"))
     assert model.loss_curve_ == whole.loss_curve_
+
+
+@pytest.mark.parametrize("size", [0, -5])
+def test_a_batch_of_less_than_a_row_is_clipped_where_parameters_are_not_validated(size):
+    X, y = data("regression")
+    one = MLPRegressor(batch_size=1, tol=1e9, random_state=0).fit(X, y)
+    with config_context(skip_parameter_validation=True), pytest.warns(UserWarning, match="It is going to be clipped"):
+        model = MLPRegressor(batch_size=size, tol=1e9, random_state=0).fit(X, y)
+    assert model.loss_curve_ == one.loss_curve_
 
 
 def test_warns_about_a_column_of_targets():

@@ -154,6 +154,7 @@ class Checkpoint(Callback):
     def on_fit_begin(self, fit: Fit) -> None:
         self._next, self._heard = time.monotonic() + self._seconds, set[int]()
         self._handlers: dict[int, Any] = {}
+        self._process = os.getpid()
         if not self.on_signal:
             return
         if threading.current_thread() is not threading.main_thread():
@@ -161,7 +162,7 @@ class Checkpoint(Callback):
             return
         try:
             for number in self.on_signal:
-                self._handlers[number] = signal.signal(number, lambda heard, frame: self._heard.add(heard))
+                self._handlers[number] = signal.signal(number, self._hear)
         except BaseException:
             self._restore_handlers()
             raise
@@ -184,6 +185,13 @@ class Checkpoint(Callback):
         self._restore_handlers()
         for number in sorted(self._heard.difference(_SAVE_ONLY)):
             logger.info("signal %d ended the training; the next run goes on from %s", number, self.path)
+            signal.raise_signal(number)
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if os.getpid() == self._process:
+            self._heard.add(number)
+        else:  # a child that a callback or another thread has forked, such as a pool's: it does not train
+            self._restore_handlers()
             signal.raise_signal(number)
 
     def _restore_handlers(self) -> None:

@@ -6,12 +6,14 @@ With FASTNN_FULL=1 in the environment 200 kills of each kind of fit.
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -390,6 +392,29 @@ def test_sigterm_ends_the_training_and_is_passed_on(tmp_path):
         assert everything(classifier(Checkpoint(tmp_path / "c")).fit(X, Y)) == everything(classifier().fit(X, Y))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_sigterm_ends_the_children_of_a_callback(tmp_path):
+    """A pool could not be ended if they took it for a wish to save."""
+    ends = []
+
+    def start_and_end(fit):
+        ours, theirs = multiprocessing.Pipe()
+        child = multiprocessing.get_context("fork").Process(target=wait, args=(theirs,))
+        child.start()
+        ours.recv()
+        child.terminate()
+        child.join(10)
+        ends.append(child.exitcode)
+        child.kill()
+
+    def wait(pipe):
+        pipe.send("here")
+        time.sleep(60)
+
+    model = classifier(StopAfter(2, start_and_end), Checkpoint(tmp_path / "c")).fit(X, Y)
+    assert ends == [-signal.SIGTERM] and model.n_iter_ == 8
 
 
 KILLED = """

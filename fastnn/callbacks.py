@@ -99,6 +99,7 @@ class Fit:
         self.model, self.max_epochs = model, max_epochs
         self.epoch = self.batch = self.n_batches = 0
         self.is_over = self.is_paused = False
+        self._is_between_epochs = True
         self.history: dict[str, list[float]] = {}
         self.callbacks = sorted(callbacks, key=lambda callback: callback.rank)
         self.net: Any = None
@@ -145,8 +146,8 @@ class Fit:
         return {"epoch": self.epoch, **last}
 
     def log(self, name: str, value: float) -> None:
-        """Write a value of this epoch to the history; once an epoch for a name."""
-        log(self.history, name, value)
+        """Write a value of this epoch to the history; of several by one name the last stays."""
+        _log(self.history, name, value, len(self.history["loss"]) + (not self._is_between_epochs))
 
     def pause(self) -> None:
         """Break the training off here; a checkpoint goes on from here."""
@@ -171,6 +172,7 @@ class Fit:
         return bool(self._told_of_batches)
 
     def begin_epoch(self) -> None:
+        self._is_between_epochs = False
         for callback in self.callbacks:
             callback.on_epoch_begin(self)
 
@@ -184,6 +186,7 @@ class Fit:
 
     def end_epoch(self, is_over: bool) -> bool:
         """Tell of the end of an epoch that a rule has said to be the last, or not; return whether to stop."""
+        self._is_between_epochs = True
         self.is_over |= is_over
         for callback in self.callbacks:
             self.is_over |= bool(callback.on_epoch_end(self))
@@ -205,15 +208,21 @@ def checked(callbacks: Any) -> list[Callback]:
 
 
 def log(history: dict[str, list[float]], name: str, value: float) -> None:
-    """Write a value of the last epoch to a history; epochs that had none get NaN."""
+    """Write a value of the last epoch to a history, over one that it has; epochs that had none get NaN."""
+    _log(history, name, value, len(history["loss"]))
+
+
+def _log(history: dict[str, list[float]], name: str, value: float, epoch: int) -> None:
     column = history.setdefault(name, [])
-    column.extend([math.nan] * (len(history["loss"]) - 1 - len(column)))
+    del column[epoch - 1 :]
+    column.extend([math.nan] * (epoch - 1 - len(column)))
     column.append(float(value))
 
 
 def fill(history: dict[str, list[float]]) -> None:
     """Make all columns of a history equally long."""
     for column in history.values():
+        del column[len(history["loss"]) :]
         column.extend([math.nan] * (len(history["loss"]) - len(column)))
 
 

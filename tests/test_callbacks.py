@@ -275,6 +275,40 @@ def test_scores_that_are_not_numbers_do_not_count():
     assert model.n_iter_ == 2 and early.best_epoch_ == 0
 
 
+def test_two_scores_of_an_epoch(tmp_path):
+    """The history has the last one told of, so that all its columns are as long as the losses."""
+    first, second = (EarlyStopping(X_VAL, Y_VAL, lambda *_, score=score: score) for score in (0.25, 0.75))
+    for told, settings in (([first, second], {}), ([second], {"early_stopping": True})):
+        log = tmp_path / "log"
+        model = classifier(*told, JSONLinesLog(log), max_iter=4, **settings).fit(X, Y)
+        assert model.history_["validation_score"] == [0.75] * 4
+        assert [json.loads(line)["validation_score"] for line in log.read_text().splitlines()] == [0.75] * 4
+
+
+class LogEverywhere(Callback):
+    """Logs each moment of an epoch; an error ends the second one."""
+
+    def on_epoch_begin(self, fit):
+        fit.log("epoch", fit.epoch + 1)
+        fit.log("rate", fit.learning_rate)
+
+    def on_batch_end(self, fit):
+        fit.log("batch", fit.epoch + fit.batch / fit.n_batches)
+        if fit.epoch == 2:
+            raise ZeroDivisionError
+
+    def on_epoch_end(self, fit):
+        fit.log("rate", -fit.epoch)
+
+
+def test_values_are_of_the_epoch_that_goes_on():
+    model = classifier(LogEverywhere(), max_iter=4)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(X, Y)
+    history = model.history_
+    assert [history[name] for name in ("epoch", "batch", "rate")] == [[1, 2], [1, 2], [-1, -2]]
+
+
 @pytest.mark.parametrize(("setting", "value"), [("patience", 0), ("min_delta", -1.0), ("min_delta", math.nan)])
 def test_settings_of_early_stopping(setting, value):
     with pytest.raises(ValueError, match=f"{setting} must be at least"):

@@ -253,3 +253,6 @@ class Budget:
 budget = Budget()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=budget.forget)
+    # A child may be given CPUs and variables of its own, as by a pool's initialiser.
+    for _found_once in (default_threads, allowed_threads):
+        os.register_at_fork(after_in_child=_found_once.cache_clear)

@@ -751,6 +751,27 @@ def test_pools_of_a_process_that_has_trained(pool, layer):
 
 
 @FORKS
+def test_workers_of_a_pool_may_be_given_a_number_of_threads_of_their_own():
+    """Though the process that forks them has found out what it may use."""
+    script = """
+        import multiprocessing, os
+        import fastnn
+
+        def give():
+            os.environ["FASTNN_NUM_THREADS"] = "1"
+
+        def tell(_):
+            return fastnn.get_num_threads()
+
+        print(tell(0))
+        with multiprocessing.get_context("fork").Pool(1, give) as pool:
+            print(*pool.map(tell, [0]))
+    """
+    out, _ = run_script(script, FASTNN_NUM_THREADS="5")
+    assert out.split() == ["5", "1"]
+
+
+@FORKS
 def test_a_fork_while_another_thread_compiles(tmp_path):
     """The child would wait for a thread that it does not have."""
     script = """

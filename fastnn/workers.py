@@ -153,8 +153,9 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
         bell.release()
 
     # An exception of a handler hides what a call has come to: the thread may have been started, the bell been heard.
-    while not is_finished:
-        try:
+    def listen() -> None:
+        nonlocal is_begun
+        while not is_finished:
             if not is_begun:
                 is_begun = True
                 try:
@@ -162,8 +163,18 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
                 except RuntimeError:  # there can be no more threads
                     work()
             bell.acquire(timeout=LOOKS_APART)
+
+    # Two signals at once, as `timeout` sends them, are two exceptions: the second comes where the first is caught.
+    try:
+        try:
+            listen()
         except BaseException as error:  # of Ctrl-C, or whatever a handler raises
             state[team.STOP] = 1
-            errors.append(error)
+            errors += [error]
+            listen()
+    except BaseException as error:
+        state[team.STOP] = 1
+        errors += [error]
+        listen()
     if errors:
         raise errors[0]

@@ -557,6 +557,34 @@ def test_ctrl_c_at_the_moment_that_a_long_call_ends():
     assert run_script(script)[0] == "interrupted\n"
 
 
+def test_ctrl_c_while_another_is_looked_at():
+    """Two signals may come at once; nor may the second let go what the call works on."""
+    ended = []
+
+    class State:
+        """Is interrupted as it is written to, where the first exception is caught."""
+
+        def __init__(self):
+            self.is_written = False
+
+        def __setitem__(self, at, value):
+            is_first, self.is_written = not self.is_written, True
+            if is_first:
+                raise KeyboardInterrupt
+
+    def call(crew, arguments):
+        _thread.interrupt_main()
+        while not state.is_written:
+            time.sleep(0.001)
+        time.sleep(0.01)
+        ended.append(True)
+
+    state = State()
+    with pytest.raises(KeyboardInterrupt):
+        workers.call_and_listen(call, workers.ALONE, (), state)
+    assert ended
+
+
 def test_a_long_call_where_no_thread_can_be_started(monkeypatch):
     def refuse(*_):
         raise RuntimeError("can't start new thread")

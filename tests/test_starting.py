@@ -152,6 +152,20 @@ def test_a_full_disk(small):
     assert answer(small)[:2] == (2.0, True)  # nothing was left that is in the way
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_damaged_machine_code_is_never_run(part, small, tmp_path):
+    """What a crash of the machine leaves of a file may be as long as the whole, and unpickle well."""
+    answer(small)
+    (file,) = (tmp_path / "cache").glob("*/small/*.nbc")
+    content = bytearray(file.read_bytes())
+    start = len(content) * part // 4
+    content[start : start + 64] = bytes(byte ^ 1 for byte in content[start : start + 64])
+    file.write_bytes(content)
+    value, is_compiled, err = answer(small)
+    assert value == 2.0 and is_compiled and "cannot be used" in err
+    assert answer(small) == (2.0, False, "")
+
+
 def test_the_cache_is_removed_while_a_process_runs(small, tmp_path):
     script = f"""
         import shutil

@@ -8,6 +8,7 @@ import gc
 import hashlib
 import logging
 import os
+import pickle
 import shutil
 import sys
 import threading
@@ -249,10 +250,34 @@ class CacheFiles(caching.CompileResultCacheImpl):  # type: ignore[misc]
         self._locator, self._filename_base = Locator(folder), function.__name__
 
 
+CHECKSUM_SIZE = 16
+
+
+class CheckedFiles(caching.IndexDataCacheFile):  # type: ignore[misc]
+    """End with a checksum: a damaged byte of machine code would end the process that runs it, or worse."""
+
+    def _dump(self, value: Any) -> bytes:
+        content: bytes = super()._dump(value)
+        return content + _checksum(content)
+
+    def _load_data(self, name: str) -> Any:
+        whole = Path(self._data_path(name)).read_bytes()
+        content = whole[:-CHECKSUM_SIZE]
+        if whole[-CHECKSUM_SIZE:] != _checksum(content):
+            raise ValueError(f"the checksum of {name} is wrong")
+        return pickle.loads(content)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=CHECKSUM_SIZE).digest()
+
+
 class Cache(caching.FunctionCache):  # type: ignore[misc]
     def __init__(self, function: Callable[..., Any], folder: Path) -> None:
         self._impl_class = functools.partial(CacheFiles, folder=folder)
         super().__init__(function)
+        locator = self._impl.locator
+        self._cache_file = CheckedFiles(self._cache_path, self._impl.filename_base, locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """As Numba's own, which first fills its tables for compiling: a tenth of a second."""

@@ -260,26 +260,20 @@ def test_epochs_equal_their_batches_one_by_one(optimizer):
     assert whole.steps == by_batch.steps == 12
 
 
+@pytest.mark.parametrize("is_listened_to", [False, True])
 @pytest.mark.parametrize("sizes", [(6, 9, 4), (200, 64, 4)], ids=["narrow", "wide"])
-def test_calls_cut_short_for_ctrl_c_change_nothing(sizes, monkeypatch):
+def test_calls_cut_short_for_ctrl_c_change_nothing(sizes, is_listened_to, monkeypatch):
+    """Neither those of a batch each, nor those of a batch that Ctrl-C may stop."""
     one, X, T = problem(sizes, 100)
     two, *_ = problem(sizes, 100)
-    losses = [one.train_epoch(X, T, fastnn.Adam(), 32)]
-    monkeypatch.setattr(model, "FLOPS_PER_CALL", 1.0)
+    losses, calls = [one.train_epoch(X, T, fastnn.Adam(), 32)], []
+    flops = two._flops_of_step(two.examples(X, T).rows, 32)
+    monkeypatch.setattr(model, "FLOPS_PER_CALL", flops if is_listened_to else flops + 1)
+    watch_calls(monkeypatch, epoch, lambda code, *args: calls.append(threading.current_thread()) or code(*args))
     losses.append(two.train_epoch(X, T, fastnn.Adam(), 32))
     assert losses[0] == losses[1]
     assert bits(one) == bits(two)
-
-
-@pytest.mark.parametrize("sizes", [(6, 9, 4), (200, 64, 4)], ids=["narrow", "wide"])
-def test_batches_that_ctrl_c_may_cut_are_the_same(sizes, monkeypatch):
-    one, X, T = problem(sizes, 100)
-    two, *_ = problem(sizes, 100)
-    losses = [one.train_epoch(X, T, fastnn.Adam(), 32)]
-    monkeypatch.setattr(model, "FLOPS_PER_CALL", 0.0)
-    losses.append(two.train_epoch(X, T, fastnn.Adam(), 32))
-    assert losses[0] == losses[1]
-    assert bits(one) == bits(two)
+    assert 1 < len(calls) <= 4 and (threading.main_thread() in calls) != is_listened_to
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])

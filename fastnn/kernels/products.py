@@ -17,8 +17,7 @@ from fastnn.kernels.simd import (
     PANEL_VECTORS,
     block_height,
     dot_block,
-    dot_columns_of,
-    dot_rows_of,
+    dot_shape_of,
     elements_of,
     gather_block,
     gather_piece,
@@ -166,8 +165,8 @@ def weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, 
 @jit
 def block_gradient(c, c_at, layer, scratch, dz_at, ld, width):
     """C = A . dZ over the rows of one block, both by unit; C lies as W does. Rows of padding have dZ = 0."""
-    lanes, dot_in, dot_out = lanes_of(c), dot_rows_of(scratch), dot_columns_of(scratch)
-    n_in, n_out, vectors = layer[N_IN], layer[N_OUT], width // lanes
+    lanes, n_in, n_out = lanes_of(c), layer[N_IN], layer[N_OUT]
+    vectors, (dot_in, dot_out) = width // lanes, dot_shape_of(scratch)
     unit = 0
     while unit < n_out:
         panel = panel_width(n_out - unit, lanes)

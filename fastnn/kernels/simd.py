@@ -646,23 +646,15 @@ def _dot_shape(count: int) -> tuple[int, int]:
 
 
 @intrinsic
-def dot_rows_of(typingctx, array):
-    """Rows of the dot block, a constant to the compiler."""
+def dot_shape_of(typingctx, array):
+    """Rows and columns of the dot block, constants to the compiler."""
+    signature = types.UniTuple(types.int64, 2)(array)
 
     def codegen(context, builder, signature, args):
-        return ir.Constant(I64, _dot_shape(_vector_type(context.get_data_type(signature.args[0].dtype)).count)[0])
+        shape = _dot_shape(_vector_type(context.get_data_type(signature.args[0].dtype)).count)
+        return context.make_tuple(builder, signature.return_type, [ir.Constant(I64, n) for n in shape])
 
-    return types.int64(array), codegen
-
-
-@intrinsic
-def dot_columns_of(typingctx, array):
-    """Columns of the dot block, a constant to the compiler."""
-
-    def codegen(context, builder, signature, args):
-        return ir.Constant(I64, _dot_shape(_vector_type(context.get_data_type(signature.args[0].dtype)).count)[1])
-
-    return types.int64(array), codegen
+    return signature, codegen
 
 
 def _reduced(builder: Any, sums: list[Any]) -> Any:
@@ -733,7 +725,7 @@ def _sums(builder: Any, k: Any, vector: Any, n: int, add: Callable[[Any, Any, li
 
 @intrinsic
 def dot_block(typingctx, target, target_at, ldt, a, a_at, m, b, b_at, n, ld, k):
-    """target[i, j] = sum over k vectors of a[i] * b[j], for one block of `dot_rows_of` times `dot_columns_of` sums.
+    """target[i, j] = sum over k vectors of a[i] * b[j], for one block of sums of the shape `dot_shape_of`.
 
     Rows of `a` and `b` are `ld` apart, those of `target` `ldt`. Of a block that is not whole (m, n) the rows are
     written that are there, and 0 beyond the columns.

@@ -125,13 +125,19 @@ def is_stopped(state):
 
 
 @jit
+def look_again(looks):
+    """Count one more look at what another thread is to write; after many, let others run meanwhile."""
+    if looks >= PATIENCE:
+        _let_others_run()
+    return looks + 1
+
+
+@jit
 def wait_for(state, phase):
     """Wait until a phase is complete: all that was written in it can then be read. False if the team is to stop."""
     looks = 0
     while _load(state, COMPLETE) < phase and not is_stopped(state):
-        looks += 1
-        if looks > PATIENCE:
-            _let_others_run()
+        looks = look_again(looks)
     return not is_stopped(state)
 
 
@@ -226,9 +232,7 @@ def call_team(crew, code, arguments):
         mailbox, looks = array_at(crew[i], MAILBOX_SIZE, np.int64), 0
         _exchange(mailbox, DOES, IS_CALLED, WAITS)  # it has not come, and need not any more
         while _load(mailbox, DOES) == IS_AT_WORK:
-            looks += 1
-            if looks > PATIENCE:
-                _let_others_run()
+            looks = look_again(looks)
 
 
 def serve(address):
@@ -239,9 +243,7 @@ def serve(address):
             _call(mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS])
             _store(mailbox, DOES, WAITS)
             looks = 0
-        looks += 1
-        if looks > PATIENCE:
-            _let_others_run()
+        looks = look_again(looks)
         if looks > LOOKS_AWAKE and _exchange(mailbox, DOES, WAITS, ASLEEP):
             break
 

@@ -69,7 +69,6 @@ class Epochs:
         return [(sums[2 * i] / n_rows, sums[2 * i + 1] / n_rows) for i in range(self.n_done)]
 
 
-
 class Parameters(list[Array]):
     """The weights or the biases, one read-only array per layer; assigning an item writes it to the network.
 

@@ -161,8 +161,7 @@ def granule_of(plan, array):
 @jit
 def rows_phase(
     number, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
-    first_row, index, index_at, n_rows, params, rows, scratch, partial, buckets, values, row_loss,
-    state,
+    first_row, index, index_at, n_rows, params, rows, scratch, partial, buckets, values, row_loss, state,
 ):
     """One slice of `n_rows` rows, forward and backward.
 

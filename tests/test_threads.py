@@ -557,7 +557,7 @@ def test_ctrl_c_at_the_moment_that_a_long_call_ends():
     assert run_script(script)[0] == "interrupted\n"
 
 
-def test_ctrl_c_while_another_is_looked_at():
+def test_ctrl_c_while_another_is_looked_at(ctrl_c_raises):
     """Two signals may come at once; nor may the second let go what the call works on."""
     ended = []
 

@@ -31,7 +31,7 @@ def kernels():
     @numba.njit(**jit.FLAGS)
     def gradient(tile, a, b, n, width, w, moments):
         for _ in range(REPEATS):
-            products.weight_gradient(tile, 0, a, 0, width, b, 0, n, width, width, False, w, 0, moments, w.size)
+            products.weight_gradient(tile, 0, a, 0, n, b, 0, n, width, width, False, w, 0, moments, w.size)
 
     @numba.njit(**jit.FLAGS)
     def activation(code, z, start):

@@ -153,7 +153,7 @@ class Layout:
         """Whether gradients come cheaper by dot products over the rows of a block than by tiles.
 
         Counted in vector operations per row: a dot costs its products and a reduction, a tile its products over
-        whole vectors of outputs and the transposes of its operands.
+        whole vectors of outputs, the transpose of its deltas, and as much again for inputs from other cores' caches.
         """
         if sparse or sum((i + 1) * o for i, o in self.pairs) > NARROW_PARAMS:
             return False
@@ -179,47 +179,57 @@ class Rounds:
     capacity: int  # rows held at once
     several: bool  # whether a batch can be larger than that, so that gradients wait between its rounds
 
+    def blocks_of_slice(self, n_slices: int, line: int) -> tuple[int, int]:
+        """Return how many rows the blocks of one of so many slices have, and how many blocks it has at most."""
+        granule = self.block if self.narrow else line
+        rows = -(-self.capacity // granule // n_slices) * granule
+        n_blocks = -(-rows // self.block)
+        return self.block if self.narrow else int(round_up(-(-rows // n_blocks), line)), n_blocks
+
 
 class Workspace:
     """The buffers and plans of one network for one kind of batches on `n_threads` threads."""
 
     def __init__(self, layout: Layout, activations: list[int], output: int, rounds: Rounds, n_threads: int) -> None:
         line, held = layout._line, layout.held(rounds.sparse)
-        narrow, sparse, block, capacity = rounds.narrow, rounds.sparse, rounds.block, rounds.capacity
+        narrow, sparse, capacity = rounds.narrow, rounds.sparse, rounds.capacity
+        block, n_blocks = rounds.blocks_of_slice(n_threads, line)
         ld = block + line
         self.layout = layout
         by_unit = [round_up(n + 1, layout.lanes) * ld for n in held]
         if sparse:
             by_unit.insert(0, 0)
         deltas = max(by_unit)
-        scratch_sizes = [*by_unit, deltas, deltas, layout.sizes[-1] * ld, ld, 4 * ld, (3 * layout.lanes) ** 2,
-                         0 if narrow or sparse else 3 * layout.lanes * capacity, SLACK]
-        at = _offsets(scratch_sizes, line)
         n = len(layout.sizes)
-        inputs = [] if narrow else [round_up(i + 1, layout.lanes) * capacity for i in layout.sizes[1:-1]]
+        # A wide network's gradients want the inputs of all blocks; where none is kept, blocks lie in one place.
+        kept = 1 if narrow else n_blocks
+        scratch_sizes = [*by_unit[:-1] * kept, by_unit[-1], deltas, deltas, layout.sizes[-1] * ld, ld, 4 * ld,
+                         (3 * layout.lanes) ** 2, SLACK]
+        at = _offsets(scratch_sizes, line)
+        shared = (n - 1) * kept
         delta_sizes = [] if narrow else [round_up(o, layout.lanes) * capacity for o in layout.sizes[1:]]
-        rows_at = _offsets([*inputs, *delta_sizes, SLACK], line)
+        rows_at = _offsets([*delta_sizes, SLACK], line)
 
         self.plan = np.zeros(P.N_FIELDS, np.int64)
         for field, value in {
-            P.OUTPUT: output, P.NARROW: narrow, P.BLOCK_ROWS: block, P.CAPACITY: capacity, P.SCRATCH: at[-1],
-            P.DELTA_A: at[n], P.DELTA_B: at[n + 1], P.TARGET: at[n + 2], P.WEIGHT: at[n + 3], P.WORK: at[n + 4],
-            P.TILE: at[n + 5], P.PACKED: at[n + 6], P.N_PARAMS: layout.n_params,
+            P.OUTPUT: output, P.NARROW: narrow, P.BLOCK_ROWS: block, P.BLOCKS: n_blocks, P.CAPACITY: capacity,
+            P.SCRATCH: at[-1], P.DELTA_A: at[shared + 1], P.DELTA_B: at[shared + 2], P.TARGET: at[shared + 3],
+            P.WEIGHT: at[shared + 4], P.WORK: at[shared + 5], P.TILE: at[shared + 6], P.N_PARAMS: layout.n_params,
         }.items():  # fmt: skip
             self.plan[field] = value
-        self.layers = np.zeros((n_threads, n - 1, P.N_LAYER_FIELDS), np.int64)
+        self.layers = np.zeros((n_threads * n_blocks, n - 1, P.N_LAYER_FIELDS), np.int64)
         for layer, (n_in, n_out) in enumerate(layout.pairs):
             fields = {
                 P.N_IN: n_in, P.N_OUT: n_out, P.WEIGHTS: layout.weight_offsets[layer],
                 P.ACTIVATION: activations[layer] if layer < n - 2 else 0,
-                P.INPUT_ROWS: 0 if narrow or layer == 0 else rows_at[layer - 1],
-                P.DELTA_ROWS: 0 if narrow else rows_at[n - 2 + layer],
-                P.INPUT_UNITS: at[layer], P.OUTPUT_UNITS: at[layer + 1],
+                P.DELTA_ROWS: 0 if narrow else rows_at[layer],
             }  # fmt: skip
             for field, value in fields.items():
                 self.layers[:, layer, field] = value
-            for thread in range(n_threads):
-                self.layers[thread, layer, [P.INPUT_UNITS, P.OUTPUT_UNITS]] += thread * at[-1]
+            for number in range(n_threads * n_blocks):
+                base, inputs = number // n_blocks * at[-1], number % n_blocks % kept * (n - 1) + layer
+                outputs = shared if layer == n - 2 else inputs + 1
+                self.layers[number, layer, [P.INPUT_UNITS, P.OUTPUT_UNITS]] = base + at[inputs], base + at[outputs]
         self.shares = layout.shares(n_threads)
         self.rows = empty(rows_at[-1], layout.dtype)
         self.scratch = empty(at[-1] * n_threads, layout.dtype)
@@ -240,7 +250,7 @@ class Workspace:
         size = 1 << (n_entries + self.capacity).bit_length()  # room for a little more, the next time
         n_starts = len(panels(self.layout.sizes[0] + 1, self.layout.lanes)) + 2
         self.plan[P.BUCKETS] = round_up(n_starts, LINE // 8)
-        self.plan[P.ENTRIES] = self.plan[P.BUCKETS] * len(self.layers)
+        self.plan[P.ENTRIES] = self.plan[P.BUCKETS] * (len(self.shares) - 1)
         self.buckets = empty(int(self.plan[P.ENTRIES]) + size, np.int64)
         self.values = empty(size, self.layout.dtype)
 

@@ -79,11 +79,6 @@ def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_uni
 
 
 @numba.njit
-def pack_rows(panel, panel_at, width, X, x_at, index, index_at, n_rows, n_in, unit):
-    products.pack_rows(panel, panel_at, width, X, x_at, index, index_at, n_rows, n_in, unit)
-
-
-@numba.njit
 def units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units, width):
     products.units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units, width)
 
@@ -165,10 +160,15 @@ def test_gradient_kernel(dtype, vectors, accumulate):
         for k in CONTRACTIONS:
             for n_own in (1, 16, 300):
                 check_product(
-                    lambda *args, n=n_own: gradient_kernel(*args, vectors, accumulate, own, 7, n),
+                    lambda *args, n=n_own: gradient_by_unit(*args, vectors, accumulate, own, 7, n),
                     m, vectors * simd.lanes(dtype), k, dtype, accumulate,
                 )  # fmt: skip
     np.testing.assert_array_equal(own, np.arange(1000))
+
+
+def gradient_by_unit(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, *rest):
+    """Call `gradient_kernel` on A[k, m] laid out as A[m, k]."""
+    gradient_kernel(c, c_at, ldc, a.reshape(k, lda).T.reshape(-1), a_at * k, k, b, b_at, ldb, k, *rest)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -179,12 +179,12 @@ def test_weight_gradient(dtype, n_moments):
         width = vectors * simd.lanes(dtype)
         for m in range(1, simd.PANEL_VECTORS * simd.lanes(dtype) + 1):
             k = 1 + m % 5
-            a, b, c = (integers(rng, shape, dtype) for shape in [(k, m + 2), (k, width), (m, width)])
+            a, b, c = (integers(rng, shape, dtype) for shape in [(m + 2, k + 3), (k, width), (m, width)])
             w, moments = np.arange(m * width + 5).astype(dtype), np.zeros(n_moments * (m * width + 5), dtype)
             for accumulate in (False, True):
-                expected = (c if accumulate else 0) + a[:, 1 : m + 1].T @ b
-                weight_gradient(c.reshape(-1), 0, a.reshape(-1), 1, m + 2, b.reshape(-1), 0, k, m, width, accumulate,
-                                w, 3, moments, m * width + 5)
+                expected = (c if accumulate else 0) + a[1 : m + 1, :k] @ b
+                weight_gradient(c.reshape(-1), 0, a.reshape(-1), k + 3, k + 3, b.reshape(-1), 0, k, m, width,
+                                accumulate, w, 3, moments, m * width + 5)
                 np.testing.assert_array_equal(c, expected)
             np.testing.assert_array_equal(w, np.arange(m * width + 5))
 
@@ -301,19 +301,6 @@ def test_rows_to_units(dtype, n_units, n_rows):
     assert (scratch[:n_units, n_rows:width] == 0).all()
     assert (scratch[:n_units, width:] == UNTOUCHED).all()
     assert (scratch[n_units] == UNTOUCHED).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_units", [1, 3, 8, 16, 17, 48, 49, 64, 65, 100])
-def test_pack_rows(dtype, n_units):
-    X = np.random.default_rng(0).normal(size=(9, n_units)).astype(dtype)
-    index, with_ones = np.array([5, 0, 8, 3, 3]), np.column_stack([X, np.ones(9, dtype)])
-    for unit, width in panels(n_units + 1, simd.lanes(dtype)):
-        panel = np.full((5, width), UNTOUCHED, dtype)
-        pack_rows(panel.reshape(-1), width, width, X.reshape(-1), 0, index, 1, 4, n_units, unit)
-        expected = with_ones[index[1:], unit : unit + width]
-        np.testing.assert_array_equal(panel[1:, : expected.shape[1]], expected)
-        assert (panel[1:, expected.shape[1] :] == UNTOUCHED).all() and (panel[0] == UNTOUCHED).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -89,7 +89,7 @@ def run(
                     weights_phase(
                         s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
                         decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-                        X, indptr, first_row, index, index_at, state,
+                        indptr, state,
                     )
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)

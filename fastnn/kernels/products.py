@@ -2,8 +2,8 @@
 
 Two layouts. *Panels*: a matrix of `slow` rows, its fast index cut into panels of at most PANEL_VECTORS vectors, one
 panel after the other: element (s, f) of the panel that starts at f0 with width w lies at slow * f0 + s * w + f - f0.
-Weights lie so, and activations and deltas "by row" (slow = row, fast = unit). *By unit*: (unit, row) at
-unit * ld + row, for the rows of one block.
+Weights lie so, and deltas "by row" (slow = row, fast = unit). *By unit*: (unit, row) at unit * ld + row, for the rows
+of one block; so lie inputs, activations and deltas.
 
 The bias is the last row of W, met by a last input unit that is always 1.
 """
@@ -149,7 +149,7 @@ def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
 
 @jit
 def weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, w_at, moments, n_params):
-    """Tile C[m, width] (+)= A . dZ over k rows, both by row; the tile of W that it updates lies as C.
+    """Tile C[m, width] (+)= A . dZ over k rows, A by unit, dZ by row; the tile of W that it updates lies as C.
 
     Meanwhile W comes over from cores that read it, and the first and the last of the moments arrive.
     """
@@ -157,7 +157,7 @@ def weight_gradient(c, c_at, a, a_at, lda, b, b_at, k, m, width, accumulate, w, 
     ahead, distance = (moments, moments.size - n_params) if moments.size > 0 else (w, 0)
     while first < m:
         height, at = block_height(m - first, vectors), w_at + first * width
-        gradient_kernel(c, c_at + first * width, width, a, a_at + first, lda, b, b_at, width,
+        gradient_kernel(c, c_at + first * width, width, a, a_at + first * lda, lda, b, b_at, width,
                         k, height, vectors, accumulate, ahead, at, distance, w, at, height * width // line)
         first += height
 
@@ -201,19 +201,6 @@ def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_uni
                 unit[i] = X[x_at + rows[i] * n_units + u]
             for i in range(n, lanes):
                 unit[i] = scratch.dtype.type(0.0)
-
-
-@jit
-def pack_rows(panel, panel_at, width, X, x_at, index, index_at, n_rows, n_in, unit):
-    """Units [unit, unit + width) of the same rows, by row; the unit after the last is always 1."""
-    used = min(width, n_in - unit)
-    for r in range(n_rows):
-        part = view(panel, panel_at + r * width, width)
-        row = view(X, x_at + index[index_at + r] * n_in + unit, used)
-        for u in range(used):
-            part[u] = row[u]
-        if used < width:
-            part[used] = panel.dtype.type(1.0)
 
 
 @jit

@@ -120,7 +120,7 @@ class Kind(enum.Enum):
 
     FORWARD = "micro_kernel"
     BACKWARD = "transposed_kernel"  # A lies by m, in panels of k that go on elsewhere
-    GRADIENT = "gradient_kernel"  # lines to be written become this core's own
+    GRADIENT = "gradient_kernel"  # A lies by m; lines to be written become this core's own
 
 
 def _repeat(builder: Any, n: Any, values: list[Any], body: Callable[[list[Any]], list[Any]]) -> list[Any]:
@@ -148,7 +148,7 @@ def _build_micro_kernel(function: Any, kind: Kind, m: int, v: int, vector: Any) 
     count = vector.count
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     fma, line = _fma(builder, vector), ir.Constant(I64, count * LINE * 8 // SIMD_BITS)
-    by_k, by_m = (ir.Constant(I64, 1), lda) if kind is Kind.BACKWARD else (lda, ir.Constant(I64, 1))
+    by_k, by_m = (lda, ir.Constant(I64, 1)) if kind is Kind.FORWARD else (ir.Constant(I64, 1), lda)
     # Every fourth row of A by a pointer of its own: offsets to all of them would not fit in the general registers.
     near = [builder.mul(by_m, ir.Constant(I64, i)) for i in range(min(m, 4))]
     apart = builder.mul(by_m, ir.Constant(I64, 4))
@@ -285,9 +285,9 @@ def gradient_kernel(
     typingctx, c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate,
     ahead, ahead_at, distance, own, own_at, n_lines,
 ):  # fmt: skip
-    """As `micro_kernel`; the first k also make `n_lines` cache lines of `own` this core's, from own_at on.
+    """As `micro_kernel`, with A[m, k] for A[k, m]; `n_lines` cache lines of `own`, from own_at on, become this core's.
 
-    Lines that another core holds for reading come over before the update stores to them, not one store at a time.
+    The first k bring over, one each, lines that another core holds for reading; an update would wait for each store.
     Meanwhile, and no longer, as many lines of `ahead` are asked for, and as many again `distance` elements on.
     """
 

@@ -15,11 +15,11 @@ from fastnn.kernels.optimizers import NONE, optimizer_update
 from fastnn.kernels.plan import (
     ACTIVATION,
     BLOCK_ROWS,
+    BLOCKS,
     CAPACITY,
     DELTA_A,
     DELTA_B,
     DELTA_ROWS,
-    INPUT_ROWS,
     INPUT_UNITS,
     N_IN,
     N_OUT,
@@ -27,7 +27,6 @@ from fastnn.kernels.plan import (
     NARROW,
     OUTPUT,
     OUTPUT_UNITS,
-    PACKED,
     SCRATCH,
     TARGET,
     TILE,
@@ -45,7 +44,6 @@ from fastnn.kernels.products import (
     fill,
     layer_backward,
     layer_forward,
-    pack_rows,
     round_up,
     rows_to_units,
     units_to_rows,
@@ -55,8 +53,6 @@ from fastnn.kernels.simd import LINE, elements_of, fma, lanes_of, sum_of_squares
 from fastnn.kernels.sparse import fill_buckets, sparse_forward, sparse_gradient
 from fastnn.kernels.team import is_stopped
 
-K_BLOCK = 256  # rows of one pass of the weight gradient: both panels stay in L2
-
 
 @jit
 def row_of(order, position):
@@ -65,8 +61,16 @@ def row_of(order, position):
 
 
 @jit
-def leading_dimension(width, line):
-    """Distance of units: a multiple of 8 cache lines would map many units to few sets of L1."""
+def line_of(array):
+    """Elements of a cache line, or of a vector where that is more."""
+    return max(lanes_of(array), elements_of(LINE, array))
+
+
+@jit
+def leading_dimension(n_rows, array):
+    """Distance of units in a block: whole lines, but a multiple of 8 would map many units to few sets of L1."""
+    line = line_of(array)
+    width = round_up(n_rows, line)
     return width + line if width % (8 * line) == 0 else width
 
 
@@ -94,10 +98,9 @@ def gather_targets(
 
 @jit
 def forward_block(
-    plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index, index_at, n_rows, first,
-    width, ld, state,
-):  # fmt: skip
-    """Carry a block of rows of X to the last pre-activations, by unit; a wide network's inner ones stay by row too."""
+    plan, layers, scratch, base, params, X, data, indices, indptr, first_row, index, index_at, n_rows, width, ld, state
+):
+    """Carry a block of rows of X to the last pre-activations, by unit."""
     n_in, inputs = layers[0, N_IN], layers[0, INPUT_UNITS]
     if indptr.size == 0:
         rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width)
@@ -115,9 +118,6 @@ def forward_block(
             n_out = layer[N_OUT]
             activation_forward(layer[ACTIVATION], view(scratch, layer[OUTPUT_UNITS], n_out * ld))
             fill(scratch, layer[OUTPUT_UNITS] + n_out * ld, ld, scratch.dtype.type(1.0))
-            if not plan[NARROW]:
-                units_to_rows(rows, layers[l + 1, INPUT_ROWS], plan[CAPACITY], first,
-                              scratch, layer[OUTPUT_UNITS], ld, n_out + 1, width)
 
 
 @jit
@@ -155,7 +155,13 @@ def slice_of(number, n_slices, n, granule):
 @jit
 def granule_of(plan, array):
     """Rows that no two slices share: a block whose gradient is one sum, else what fills cache lines of each unit."""
-    return plan[BLOCK_ROWS] if plan[NARROW] else max(lanes_of(array), elements_of(LINE, array))
+    return plan[BLOCK_ROWS] if plan[NARROW] else line_of(array)
+
+
+@jit
+def block_of(plan, number, low, first):
+    """Number of the block at row `first` of the slice `number`, which begins at `low`."""
+    return number * plan[BLOCKS] + (first - low) // plan[BLOCK_ROWS]
 
 
 @jit
@@ -168,23 +174,21 @@ def rows_phase(
     Row r lies at first_row + index[index_at + r]. `scale` is 1 / (sum of the batch's sample weights): losses and
     deltas carry it, so that gradients are means.
     """
-    layers = layers_of[number]
-    n_layers = layers.shape[0]
-    n_out = layers[n_layers - 1, N_OUT]
-    lanes, base = lanes_of(scratch), number * plan[SCRATCH]
-    line = max(lanes, elements_of(LINE, scratch))
+    n_layers = layers_of.shape[1]
+    base = number * plan[SCRATCH]
     low, high = slice_of(number, n_slices, n_rows, granule_of(plan, scratch))
     if indptr.size > 0:
         fill_buckets(plan, number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high,
-                     layers[0, N_IN])
+                     layers_of[0, 0, N_IN])
     for first in range(low, high, plan[BLOCK_ROWS]):
         if is_stopped(state):
             break
+        layers = layers_of[block_of(plan, number, low, first)]
+        n_out = layers[n_layers - 1, N_OUT]
         n = min(plan[BLOCK_ROWS], high - first)
-        width = round_up(n, lanes)
-        ld = leading_dimension(round_up(n, line), line)
-        forward_block(plan, layers, scratch, base, rows, params, X, data, indices, indptr, first_row, index,
-                      index_at + first, n, first, width, ld, state)
+        width, ld = round_up(n, lanes_of(scratch)), leading_dimension(n, scratch)
+        forward_block(plan, layers, scratch, base, params, X, data, indices, indptr, first_row, index,
+                      index_at + first, n, width, ld, state)
         z = view(scratch, layers[n_layers - 1, OUTPUT_UNITS], n_out * ld)
         gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, scale,
                        first_row, index, index_at + first, n, n_out, width)
@@ -213,40 +217,40 @@ def gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate):
 
 
 @jit
-def gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_at, accumulate, params, w_at, moments):
-    """Gradient of one tile by products over the rows held; the first layer's inputs have been packed."""
-    capacity, unit, width_in, width_out = plan[CAPACITY], tile[TILE_IN], tile[TILE_IN_WIDTH], tile[TILE_OUT_WIDTH]
-    m = min(width_in, layer[N_IN] + 1 - unit)
-    if tile[TILE_LAYER] == 0:
-        a, a_at = scratch, packed_at
-    else:
-        a, a_at = rows, layer[INPUT_ROWS] + unit * capacity
-    dz_at = layer[DELTA_ROWS] + tile[TILE_OUT] * capacity
-    for k in range(0, n_rows, K_BLOCK):
-        weight_gradient(g, g_at, a, a_at + k * width_in, width_in, rows, dz_at + k * width_out,
-                        min(K_BLOCK, n_rows - k), m, width_out, accumulate or k > 0, params, w_at, moments,
-                        plan[N_PARAMS])
+def gradient_of_wide(
+    plan, layers_of, n_slices, tile, scratch, rows, n_rows, g, g_at, accumulate, params, w_at, moments
+):  # fmt: skip
+    """Gradient of one tile by products over the rows held, block by block in their order."""
+    l, unit, width_out = tile[TILE_LAYER], tile[TILE_IN], tile[TILE_OUT_WIDTH]
+    for s in range(n_slices):
+        low, high = slice_of(s, n_slices, n_rows, granule_of(plan, scratch))
+        for first in range(low, high, plan[BLOCK_ROWS]):
+            layer = layers_of[block_of(plan, s, low, first), l]
+            n = min(plan[BLOCK_ROWS], high - first)
+            ld = leading_dimension(n, scratch)
+            dz_at = layer[DELTA_ROWS] + tile[TILE_OUT] * plan[CAPACITY] + first * width_out
+            weight_gradient(g, g_at, scratch, layer[INPUT_UNITS] + unit * ld, ld, rows, dz_at, n,
+                            min(tile[TILE_IN_WIDTH], layer[N_IN] + 1 - unit), width_out, accumulate or first > 0,
+                            params, w_at, moments, plan[N_PARAMS])
 
 
 @jit
 def weights_phase(
     slice_number, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
-    params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-    X, indptr, first_row, index, index_at, state,
+    params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants, indptr, state,
 ):
     """Take one slice of the tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
     `decay` times a weight is the gradient of the penalty. `gradients` has room for all parameters where a batch is
     taken in several rounds or gradients are the result, and is empty where a tile's gradient need not outlive it.
     """
-    layers = layers_of[0]
-    packed = -1
+    n_slices = shares.size - 1
     for number in range(shares[slice_number], shares[slice_number + 1]):
         if is_stopped(state):
             break
         tile = tiles[number]
         l = tile[TILE_LAYER]
-        layer = layers[l]
+        layer = layers_of[0, l]
         n_in = layer[N_IN] + 1
         width_out = tile[TILE_OUT_WIDTH]
         w_at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * width_out
@@ -255,14 +259,9 @@ def weights_phase(
         if plan[NARROW]:
             gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate)
         elif l == 0 and indptr.size > 0:
-            sparse_gradient(plan, layers_of.shape[0], layer, tile, buckets, values, rows, g, g_at, accumulate)
+            sparse_gradient(plan, n_slices, layer, tile, buckets, values, rows, g, g_at, accumulate)
         else:
-            packed_at = slice_number * plan[SCRATCH] + plan[PACKED]
-            if l == 0 and tile[TILE_IN] != packed:
-                packed = tile[TILE_IN]
-                pack_rows(scratch, packed_at, tile[TILE_IN_WIDTH], X, first_row * (n_in - 1), index, index_at,
-                          n_rows, n_in - 1, packed)
-            gradient_of_wide(plan, layer, tile, rows, scratch, packed_at, n_rows, g, g_at, accumulate, params, w_at,
+            gradient_of_wide(plan, layers_of, n_slices, tile, scratch, rows, n_rows, g, g_at, accumulate, params, w_at,
                              moments)
         if last:
             biases = 1 if tile[TILE_IN] + n_units == n_in else 0

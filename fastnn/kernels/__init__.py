@@ -7,7 +7,7 @@
       product           M            lanes        contraction  A               B
       Z = W . A         output unit  batch row    input unit   W[in][out]      A[in][row]
       dA = W . dZ       input unit   batch row    output unit  W[in][out]      dZ[out][row]
-      dW = A . dZ       input unit   output unit  batch row    A[row][in]      dZ[row][out]
+      dW = A . dZ       input unit   output unit  batch row    A[in][row]      dZ[row][out]
 
   A is read one element at a time, so that backward-data takes W as it lies, along the other index.
 * `sparse` trains the first layer on sparse rows: forward from rows of W, the gradient from entries sorted by tile.

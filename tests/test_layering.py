@@ -19,7 +19,9 @@ ALLOWED = {
         "base.py", "estimators.py", "interop.py", "splitting.py", "patching.py", "main_job.py", "datasets.py",
         "callbacks.py",
     },
-    "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
+    "llvmlite": {
+        "kernels/simd.py", "kernels/shuffle.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py",
+    },
     "safetensors": {"saving.py"},
 }  # fmt: skip
 # patching -> estimators -> base -> training, lbfgs -> model -> workers, rows -> layout, parallel -> kernels; within the
@@ -37,7 +39,7 @@ LAYERS = [
     {"callbacks", "model"},
     {"workers", "rows", "plain", "warmup"},
     {"layout", "parallel"},
-    {"kernels.epoch", "kernels.forward"},
+    {"kernels.epoch", "kernels.forward", "kernels.shuffle"},
     {"kernels.step"},
     {"kernels.sparse"},
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},

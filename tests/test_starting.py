@@ -299,7 +299,7 @@ def test_where_no_thread_can_be_started(small):
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 
-WORKER, PARTS = "worker", ["", "-forward"]
+SHARED, PARTS = ["worker", "shuffle"], ["", "-forward"]
 
 
 def warm_up(*arguments, **environment):
@@ -313,7 +313,7 @@ def test_warmup_fills_the_cache(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
     code, out, _ = warm_up("--dtype", "float64", **environment)
     assert code == 0
-    names = [WORKER, *(f"float64{part}" for part in PARTS)]
+    names = [*SHARED, *(f"float64{part}" for part in PARTS)]
     assert [line.split()[:3] for line in out.splitlines()[:-1]] == [[name, "compiled", "in"] for name in names]
     assert out.splitlines()[-1] == f"kept in {next(tmp_path.iterdir())}"
     code, out, err = warm_up("--dtype", "float64", **environment)
@@ -326,7 +326,7 @@ def test_warmup_fills_the_cache(tmp_path):
 def test_warmup_takes_both_dtypes_by_default():
     code, out, _ = warm_up()
     assert code == 0
-    names = [WORKER, *(dtype + part for dtype in ("float32", "float64") for part in PARTS)]
+    names = [*SHARED, *(dtype + part for dtype in ("float32", "float64") for part in PARTS)]
     assert [line.split()[0] for line in out.splitlines()[:-1]] == names
 
 

@@ -288,13 +288,15 @@ def test_layer_backward(dtype, n_out, n_in):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_units", [1, 2, 3, 4, 5, 8, 16, 17, 31, 48, 49, 64, 65, 100])
 @pytest.mark.parametrize("n_rows", [1, 5, 16, 31, 32])
-def test_rows_to_units(dtype, n_units, n_rows):
-    """Rows anywhere in X, its first and its last among them."""
+@pytest.mark.parametrize("is_large", [False, True])
+def test_rows_to_units(dtype, n_units, n_rows, is_large):
+    """Rows anywhere in X, its first and its last among them; of a large X, rows are asked for ahead."""
     lanes = simd.lanes(dtype)
-    width, n_all, first = -(-n_rows // lanes) * lanes, 41, 2
+    width, first = -(-n_rows // lanes) * lanes, 2
+    n_all = products.L2 // (n_units * np.dtype(dtype).itemsize) + 41 if is_large else 41
     ld = width + lanes
     X = np.random.default_rng(0).normal(size=(n_all, n_units)).astype(dtype)
-    index = np.concatenate([[0, 0, n_all - 2, -1], np.random.default_rng(1).permutation(n_all - 1)])[: first + n_rows]
+    index = np.concatenate([[0, 0, n_all - 2, -1], np.random.default_rng(1).permutation(40)])[: first + n_rows]
     scratch = np.full((n_units + 1, ld), UNTOUCHED, dtype)
     rows_to_units(scratch.reshape(-1), 0, ld, X.reshape(-1), n_units, index, first, n_rows, n_units, width)
     np.testing.assert_array_equal(scratch[:n_units, :n_rows], X[index[first:] + 1].T)

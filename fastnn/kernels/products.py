@@ -15,6 +15,7 @@ from fastnn.kernels.plan import INPUT_UNITS, N_IN, N_OUT, OUTPUT_UNITS, WEIGHTS
 from fastnn.kernels.simd import (
     LINE,
     PANEL_VECTORS,
+    ask_for,
     block_height,
     dot_block,
     dot_shape_of,
@@ -31,6 +32,7 @@ from fastnn.kernels.simd import (
     view,
 )
 
+L2 = 2**20  # bytes: a matrix that is smaller is taken to lie there
 MOST_PANELS = 22  # of W that one sum goes through: with `PANEL_VECTORS` vectors of input units, 200 KiB
 
 
@@ -183,24 +185,34 @@ def block_gradient(c, c_at, layer, scratch, dz_at, ld, width):
 @jit
 def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width):
     """Rows x_at + index[r] n_units of X, by unit; 0 in rows of padding."""
+    lanes, done = lanes_of(scratch), 0
+    if n_rows >= lanes and n_units >= piece_of(scratch):
+        done = n_units
+        for r in range(0, n_rows, lanes):
+            first = min(r, n_rows - lanes)  # the last block goes over rows that the one before has done
+            gather_rows(scratch, units_at + first, ld, X, x_at, index, index_at + first, n_units,
+                        min(lanes, n_rows - lanes - first))
+    for u in range(n_units):
+        unit = view(scratch, units_at + u * ld, width)
+        if u >= done:
+            for r in range(n_rows):
+                unit[r] = X[x_at + index[index_at + r] * n_units + u]
+        for r in range(n_rows, width):
+            unit[r] = scratch.dtype.type(0.0)
+
+
+@jit
+def gather_rows(scratch, units_at, ld, X, x_at, index, index_at, n_units, ahead):
+    """As many rows as lanes, by unit. Meanwhile those `ahead` rows on arrive, which lie anywhere in memory."""
     lanes, piece = lanes_of(scratch), piece_of(scratch)
-    for r in range(0, width, lanes):
-        n = min(lanes, n_rows - r)
-        done = 0
-        if n == lanes and n_units >= piece:
-            done = n_units
-            for u in range(0, n_units // lanes * lanes, lanes):
-                gather_block(scratch, units_at + u * ld + r, ld, X, x_at + u, n_units, index, index_at + r)
-            for u in range(n_units // lanes * lanes, n_units, piece):
-                first = min(u, n_units - piece)  # the last piece goes over units that the one before has done
-                gather_piece(scratch, units_at + first * ld + r, ld, X, x_at + first, n_units, index, index_at + r)
-        for u in range(done, n_units):
-            unit = view(scratch, units_at + u * ld + r, lanes)
-            rows = view(index, index_at + r, n)
-            for i in range(n):
-                unit[i] = X[x_at + rows[i] * n_units + u]
-            for i in range(n, lanes):
-                unit[i] = scratch.dtype.type(0.0)
+    whole, stop = n_units // lanes * lanes, ahead + lanes if X.size > elements_of(L2, X) else ahead
+    for u in range(0, whole, lanes):
+        for r in range(ahead, stop):
+            ask_for(X, x_at + index[index_at + r] * n_units + u)
+        gather_block(scratch, units_at + u * ld, ld, X, x_at + u, n_units, index, index_at)
+    for u in range(whole, n_units, piece):
+        first = min(u, n_units - piece)  # the last piece goes over units that the one before has done
+        gather_piece(scratch, units_at + first * ld, ld, X, x_at + first, n_units, index, index_at)
 
 
 @jit

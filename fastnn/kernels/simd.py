@@ -561,6 +561,17 @@ def _mxcsr(builder: Any, which: str, place: Any) -> None:
 
 
 @intrinsic
+def ask_for(typingctx, array, at):
+    """Ask for the cache line of array[at], which a later instruction will want."""
+
+    def codegen(context, builder, signature, args):
+        _prefetch(builder, _pointer(context, builder, signature.args[0], *args))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+@intrinsic
 def flush_subnormals(typingctx):
     """From here on this thread takes subnormal numbers as zero; return what `restore_subnormals` wants.
 

@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Self, TextIO
 
 import numpy as np
@@ -226,6 +227,20 @@ def fill(history: dict[str, list[float]]) -> None:
         column.extend([math.nan] * (len(history["loss"]) - len(column)))
 
 
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that stays the same file when the process changes its working directory.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    """
+    try:
+        return Path(path).absolute()
+    except TypeError as error:
+        raise TypeError(f"path must be a string or a path of strings, got {path!r}") from error
+
+
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
 
 
@@ -416,7 +431,7 @@ class _Log(Callback):
     rank = 1
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
+        self.path = absolute(path)
         self._file: TextIO | None = None
 
     def _line(self, row: dict[str, float]) -> str:
@@ -455,7 +470,8 @@ class CSVLog(_Log):
     Parameters
     ----------
     path : path-like
-        A fit writes it anew, unless it is resumed from a `Checkpoint`.
+        A fit writes it anew, unless it is resumed from a `Checkpoint`. A relative one is in the folder that is the
+        current one when this object is made.
 
     Examples
     --------
@@ -496,7 +512,8 @@ class JSONLinesLog(_Log):
     Parameters
     ----------
     path : path-like
-        A fit writes it anew, unless it is resumed from a `Checkpoint`.
+        A fit writes it anew, unless it is resumed from a `Checkpoint`. A relative one is in the folder that is the
+        current one when this object is made.
 
     Examples
     --------

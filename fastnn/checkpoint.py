@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.atomic import atomic_write, leftovers, temporary_beside
-from fastnn.callbacks import Callback, Fit, seconds_of
+from fastnn.callbacks import Callback, Fit, absolute, seconds_of
 from fastnn.log import logger
 from fastnn.trees import DamagedError, read_tree, write_tree
 
@@ -50,7 +50,7 @@ class Checkpoint(Callback):
     Parameters
     ----------
     path : path-like
-        The file, of this one fit.
+        The file, of this one fit. A relative one is in the folder that is the current one when this object is made.
     every : str such as "10min", or float, default "10min"
         Time, or seconds, between two checkpoints; 0 for one after each epoch and chunk.
     on_signal : iterable of signals, default (SIGTERM, SIGUSR1)
@@ -87,7 +87,7 @@ class Checkpoint(Callback):
     def __init__(
         self, path: str | os.PathLike[str], every: str | float = "10min", on_signal: Iterable[int] = SIGNALS
     ) -> None:
-        self.path = Path(path)
+        self.path = absolute(path)
         self.every = every
         self._seconds = seconds_of("every", every)
         self.on_signal = tuple(on_signal)

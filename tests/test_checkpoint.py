@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from checkpoint_job import SETTINGS
 from helpers import csr
+from sklearn.base import clone
 
 import fastnn
 from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, checkpoint
@@ -299,6 +300,20 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
     classifier(Checkpoint(tmp_path / "c", every=0)).fit(X, Y)
     epochs = [read_tree(tmp_path / name, checkpoint.KIND)["state"]["n_epochs"] for name in ("c", "c.previous")]
     assert epochs == [8, 7]
+
+
+@pytest.mark.parametrize("kind", [Checkpoint, fastnn.CSVLog, fastnn.JSONLinesLog])
+def test_a_relative_path_stays_where_the_callback_was_made(kind, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    told = kind("file")
+    assert clone(classifier(told)).callbacks[0].path == told.path == tmp_path / "file"
+    monkeypatch.chdir(elsewhere)
+    classifier(StopAfter(2, lambda fit: os.chdir(tmp_path.parent)), told).fit(X, Y)
+    assert (tmp_path / "file").is_file() and not list(elsewhere.iterdir())
+    with pytest.raises(TypeError, match=r"^path must be a string or a path of strings, got 7$"):
+        kind(7)
 
 
 @pytest.mark.parametrize("name", ["c", "c[1]", "\u00e9" * 120])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.atomic import atomic_write, leftovers, temporary_beside
-from fastnn.callbacks import Callback, Fit, absolute, seconds_of
+from fastnn.callbacks import Callback, Fit, absolute, check_place, seconds_of
 from fastnn.log import logger
 from fastnn.trees import DamagedError, read_tree, write_tree
 
@@ -28,6 +28,7 @@ FORMAT = 1
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 # Ask for a checkpoint and nothing else; all other signals end the training too.
 _SAVE_ONLY = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+_NEVER_HEARD = tuple(getattr(signal, name) for name in ("SIGKILL", "SIGSTOP") if hasattr(signal, name))
 
 # What may differ between the run that saved and the one that goes on.
 FREE_PARAMETERS = ("max_iter", "verbose", "n_jobs", "callbacks")
@@ -61,8 +62,9 @@ class Checkpoint(Callback):
     Raises
     ------
     ValueError
-        By `fit`, if the file is of another estimator, other parameters, data or initial weights, or of a newer format;
-        if it and the one before are damaged; if its folder is missing; or with the solver "lbfgs".
+        If `every` or `on_signal` is none of the above. By `fit`, if the file is of another estimator, other parameters,
+        data or initial weights, or of a newer format; if it and the one before are damaged; if the path is a folder's,
+        or its folder is missing; or with the solver "lbfgs".
 
     Warns
     -----
@@ -90,7 +92,7 @@ class Checkpoint(Callback):
         self.path = absolute(path)
         self.every = every
         self._seconds = seconds_of("every", every)
-        self.on_signal = tuple(on_signal)
+        self.on_signal = _checked_signals(on_signal)
         self._identity: dict[str, Any] = {}
         self._start: dict[str, Any] = {}
         self._keeps_previous = True
@@ -103,8 +105,7 @@ class Checkpoint(Callback):
         `fingerprint` tells this fit from others, and `start` is the random state that it would start from.
         """
         self._identity, self._start, self._keeps_previous = fingerprint, start, True
-        if not self.path.parent.is_dir():
-            raise ValueError(f"path of the checkpoint must be in a folder that is there, got {self.path}")
+        check_place(self, self.path)
         self._remove_leftovers()
         if not self.path.exists():
             return start, None
@@ -226,6 +227,19 @@ class Checkpoint(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_handlers", "_heard")}
+
+
+def _checked_signals(numbers: Any) -> tuple[int, ...]:
+    try:
+        signals = tuple(numbers)
+    except TypeError as error:
+        raise TypeError(f"on_signal must be a list of signals such as (signal.SIGTERM,), got {numbers!r}") from error
+    for number in signals:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"on_signal must be signals such as signal.SIGTERM, got {number!r} in it")
+        if number not in signal.valid_signals() or number in _NEVER_HEARD:
+            raise ValueError(f"on_signal must be signals that a process can hear of, got {number!r} in it")
+    return signals
 
 
 # -- what tells fits from each other ----------------------------------------------------------------------------------

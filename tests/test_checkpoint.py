@@ -4,11 +4,14 @@ With FASTNN_FULL=1 in the environment 200 kills of each kind of fit.
 """
 
 import contextlib
+import datetime
 import json
 import logging
+import math
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -362,10 +365,16 @@ def test_durations(text, seconds):
     assert seconds_of("every", text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "3", "h", "3 parsecs", "-3h", -1, float("nan"), "3h x"])
-def test_no_durations(text):
-    with pytest.raises(ValueError, match="every must be seconds or a string such as"):
-        Checkpoint("c", every=text)
+@pytest.mark.parametrize(("duration", "kind"), [
+    *((text, ValueError) for text in ("", "3", "h", "3 parsecs", "-3h", "3h x", -1, math.nan, -math.inf)),
+    *((thing, TypeError) for thing in (None, True, b"3h", [3], 3j, datetime.timedelta(hours=3), np.ones(1))),
+], ids=repr)  # fmt: skip
+def test_no_durations(duration, kind):
+    message = "^{} must be seconds, at least 0, or a string such as .* got "
+    with pytest.raises(kind, match=message.format("every") + re.escape(repr(duration))):
+        Checkpoint("c", every=duration)
+    with pytest.raises(kind, match=message.format("budget")):
+        fastnn.TimeBudget(duration)
 
 
 def test_what_cannot_be(tmp_path):
@@ -373,8 +382,43 @@ def test_what_cannot_be(tmp_path):
         classifier(Checkpoint(tmp_path / "c"), solver="lbfgs").fit(X, Y)
     with pytest.raises(ValueError, match="callbacks must have at most one Checkpoint, got 2"):
         classifier(Checkpoint(tmp_path / "c"), Checkpoint(tmp_path / "d")).fit(X, Y)
-    with pytest.raises(ValueError, match="must be in a folder that is there"):
-        classifier(Checkpoint(tmp_path / "none" / "c")).fit(X, Y)
+
+
+NO_FOLDER = r"^path of {} must be in a folder that is there, got .*none/file; make the folder .*none$"
+A_FOLDER = r"^path of {} must be a file, got the folder .*folder; add a file's name to it$"
+
+
+@pytest.mark.parametrize("kind", [Checkpoint, fastnn.CSVLog, fastnn.JSONLinesLog])
+@pytest.mark.parametrize(("path", "message"), [("none/file", NO_FOLDER), ("folder", A_FOLDER)])
+def test_a_path_that_cannot_be_is_noticed_before_the_training(kind, path, message, tmp_path):
+    (tmp_path / "folder").mkdir()
+    epochs = []
+    with pytest.raises(ValueError, match=message.format(kind.__name__)):
+        classifier(StopAfter(1, epochs.append), kind(tmp_path / path)).fit(X, Y)
+    assert not epochs and [each.name for each in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file that root cannot write either")
+@pytest.mark.parametrize("kind", [fastnn.CSVLog, fastnn.JSONLinesLog])
+def test_a_log_that_cannot_be_written_is_noticed_before_the_training(kind):
+    epochs = []
+    path = Path("/proc/version")
+    message = f"^path of {kind.__name__} must be a file that can be written to, got {path}: "
+    with pytest.raises(ValueError, match=message):
+        classifier(StopAfter(1, epochs.append), kind(path)).fit(X, Y)
+    assert not epochs
+
+
+@pytest.mark.parametrize(("signals", "kind", "message"), [
+    (None, TypeError, r"a list of signals such as \(signal\.SIGTERM,\), got None"),
+    (signal.SIGTERM, TypeError, "a list of signals such as"),
+    ("SIGTERM", TypeError, "signals such as signal.SIGTERM, got 'S' in it"),
+    ([999], ValueError, "signals that a process can hear of, got 999 in it"),
+    ([signal.SIGTERM, signal.SIGKILL], ValueError, "signals that a process can hear of, got <Signals.SIGKILL: 9>"),
+], ids=str)  # fmt: skip
+def test_signals_that_cannot_be(signals, kind, message):
+    with pytest.raises(kind, match=f"^on_signal must be {message}"):
+        Checkpoint("c", on_signal=signals)
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------
@@ -462,7 +506,7 @@ def test_sigterm_ends_a_process_without_a_handler(tmp_path):
     assert run(str(tmp_path / "c"), "").stdout == run(str(tmp_path / "other"), "").stdout != ""
 
 
-def test_an_error_restores_the_handlers(tmp_path):
+def test_an_error_restores_the_handlers(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
 
     def fail(fit):
@@ -471,6 +515,7 @@ def test_an_error_restores_the_handlers(tmp_path):
     with pytest.raises(RuntimeError):
         classifier(StopAfter(2, fail), Checkpoint(tmp_path / "c")).fit(X, Y)
     assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(checkpoint, "_NEVER_HEARD", ())  # the system refuses
     with pytest.raises(OSError):
         classifier(Checkpoint(tmp_path / "c", on_signal=(signal.SIGTERM, signal.SIGKILL))).fit(X, Y)
     assert signal.getsignal(signal.SIGTERM) is before

@@ -296,6 +296,38 @@ def test_where_no_thread_can_be_started(small):
         assert answer(small, f"{script}\n        {ANSWER}")[:2] == (2.0, is_compiled)
 
 
+# -- a compiler that is not there --------------------------------------------------------------------------------------
+
+
+def test_without_a_compiler_there_is_one_clear_error(small):
+    script = """
+        import fastnn
+        for name in ("MLP", "MLPClassifier"):
+            try:
+                getattr(fastnn, name)
+            except RuntimeError as error:
+                print(error)
+    """
+    out, _ = run_script(script, **small, NUMBA_DISABLE_JIT="1")
+    assert [line.split(";")[0] for line in out.splitlines()] == [
+        "fastnn needs Numba's compiler, got NUMBA_DISABLE_JIT=1 (or DISABLE_JIT in numba.config)"
+    ] * 2
+
+
+def test_a_compiler_that_is_switched_off_later(small):
+    script = """
+        import numba, small
+        numba.config.DISABLE_JIT = 1
+        try:
+            small.answer()
+        except RuntimeError as error:
+            print(error)
+        numba.config.DISABLE_JIT = 0
+        assert small.answer() == 2.0
+    """
+    assert "fastnn needs Numba's compiler" in run_script(script, **small)[0]
+
+
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 

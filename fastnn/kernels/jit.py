@@ -40,6 +40,24 @@ INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "forceinline": 
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
+
+def check_compiler() -> None:
+    """Check that Numba compiles: functions that work on machine code and pointers have no other way to run.
+
+    Raises
+    ------
+    RuntimeError
+        If it has been told not to.
+    """
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError(
+            "fastnn needs Numba's compiler, got NUMBA_DISABLE_JIT=1 (or DISABLE_JIT in numba.config);"
+            " unset it, or debug with NUMBA_BOUNDSCHECK=1"
+        )
+
+
+check_compiler()
+
 jit: Decorator = numba.njit(**INTERNAL)
 
 # Settings of Numba that leave the machine code as it is; joblib's workers have them, and must find the cache.
@@ -102,6 +120,7 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str) -> Any:
     Each entry has a folder of its own: Numba's cache can cross two signatures of one function when two processes
     compile them at the same time.
     """
+    check_compiler()  # it may have been set since
     with _compiling:
         begin, base = time.perf_counter(), _folder_with(name) or cache_folder()
         dispatcher = numba.njit(pipeline_class=Entry, **FLAGS)(function)

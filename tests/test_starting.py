@@ -1,5 +1,6 @@
 """New processes: stale machine code never runs, many may start at once, and what is wrong with the cache costs time."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -94,6 +95,26 @@ def test_another_version_is_compiled(what, small):
     script = f"import sys, llvmlite, numba\nbefore = sys.version\n{what}\n"
     code = "import fastnn.kernels.jit as jit\nfingerprint = jit._fingerprint()\nprint(fingerprint, 0)"
     assert run_script(script + code, **small) != run_script(code, **small)
+
+
+FINGERPRINT = "import fastnn.kernels.jit as jit\nprint(jit._fingerprint())"
+
+
+def test_another_setting_of_numba_is_compiled(small, tmp_path):
+    """Wherever it is set: as in Numba, which reads a file in the working directory too."""
+    prints = {run_script(FINGERPRINT, **small), run_script(FINGERPRINT, **small, NUMBA_LOOP_VECTORIZE="0")}
+    assert len(prints) == 2
+    prints.add(run_script(f"import numba\nnumba.config.LOOP_VECTORIZE = 0\n{FINGERPRINT}", **small))
+    if importlib.util.find_spec("yaml"):
+        (tmp_path / ".numba_config.yaml").write_text("loop_vectorize: 0\n")
+        prints.add(run_script(f"import os\nos.chdir({str(tmp_path)!r})\n{FINGERPRINT}", **small))
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize("name", ["NUM_THREADS", "THREADING_LAYER_PRIORITY", "CUDA_LOG_SIZE"])
+def test_a_setting_that_leaves_the_code_as_it_is(name, small):
+    value = {"THREADING_LAYER_PRIORITY": "omp"}.get(name, "1")
+    assert run_script(FINGERPRINT, **small, **{f"NUMBA_{name}": value}) == run_script(FINGERPRINT, **small)
 
 
 def test_two_types_of_cpu_share_a_folder(small, tmp_path):

@@ -61,7 +61,10 @@ check_compiler()
 jit: Decorator = numba.njit(**INTERNAL)
 
 # Settings of Numba that leave the machine code as it is; joblib's workers have them, and must find the cache.
-AT_RUN_TIME = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
+AT_RUN_TIME = {
+    "NUMBA_NUM_THREADS", "NUMBA_DEFAULT_NUM_THREADS", "CACHE_DIR", "CACHE_LOCATOR_CLASSES", "THREADING_LAYER",
+    "THREADING_LAYER_PRIORITY",
+}  # fmt: skip
 
 _compiling = threading.RLock()
 
@@ -356,11 +359,17 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    variables = sorted(key for key in os.environ if key.startswith(("NUMBA_", "FASTNN_SIMD")))
     settings = (
-        [(key, os.environ[key]) for key in variables if key not in AT_RUN_TIME],
+        sorted((key, value) for key, value in os.environ.items() if key.startswith("FASTNN_SIMD")),
+        [(name, getattr(numba.config, name)) for name in _settings_of_code()],
         (sys.version, numba.__version__, llvmlite.__version__, np.__version__),
         (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()),
     )
     digest.update(repr(settings).encode())
     return digest.hexdigest()[:16]
+
+
+def _settings_of_code() -> list[str]:
+    """Return the names of Numba's settings, which the environment, a file or a program may set; not those of CUDA."""
+    names = (name for name in dir(numba.config) if name.isupper() and "CUDA" not in name)
+    return [name for name in names if name not in AT_RUN_TIME]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,67 @@ def test_the_cache_is_removed_while_a_process_runs(small, tmp_path):
     """
     assert answer(small, script)[0] == 2.0
     assert answer(small)[:2] == (2.0, False)  # kept by the second
+
+
+# -- folders that nobody uses any more ---------------------------------------------------------------------------------
+
+
+def kernels(base, number, days):
+    """A folder as of another version, last used some days ago."""
+    folder = base / f"kernels-{number:016x}"
+    (folder / "float32").mkdir(parents=True)
+    (folder / "float32" / "code.nbc").write_bytes(b"code")
+    used = time.time() - 86400 * days
+    os.utime(folder, (used, used))
+    return folder
+
+
+def test_folders_that_nobody_uses_are_removed(small, tmp_path):
+    base = tmp_path / "cache"
+    new = kernels(base, 2, 89)
+    others = [kernels(base, 3, 91).rename(base / name) for name in ("kernels-mine", "kernels-0123456789abcdefg")]
+    if os.name == "posix":
+        others.append(base / f"kernels-{4:016x}")
+        others[-1].symlink_to(others[0])
+    kernels(base, 1, 91)
+    assert answer(small)[:2] == (2.0, True)
+    (own,) = set(base.iterdir()) - {new, *others}
+    assert own.name.startswith("kernels-") and list(own.glob("small/*.nbc"))
+    os.utime(own, (0, 0))
+    late = kernels(base, 1, 91)
+    assert answer(small) == (2.0, False, "")
+    assert time.time() - own.stat().st_mtime < 3600  # it is in use
+    assert late.exists()  # only who makes a new folder looks around
+
+
+def test_many_processes_remove_folders_at_once(small, tmp_path):
+    base = tmp_path / "cache"
+    script = """
+        import small, sys
+        base = small.jit.Path(sys.argv[1])
+        print("ready", flush=True)
+        while not (base / "go").exists():
+            pass
+        small.jit._remove_unused(base)
+    """
+    kept = kernels(base, 1000, 1)
+    for number in range(300):
+        kernels(base, number, 91)
+    processes = [started(script, base, **small) for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    (base / "go").touch()
+    assert [finished(process) for process in processes] == [("", "")] * 4
+    assert set(base.iterdir()) == {kept, base / "go"} and (kept / "float32" / "code.nbc").exists()
+
+
+@POSIX
+def test_what_cannot_be_removed_stays(small, shared):
+    old = kernels(shared, 1, 91)
+    old.chmod(0o555)
+    script = "import os, small; os.geteuid() or os.seteuid(65534); small.jit._remove_unused(small.jit.Path(%r))"
+    run_script(script % str(shared), **small)
+    assert old.exists()
 
 
 # -- many at once ------------------------------------------------------------------------------------------------------

@@ -9,10 +9,13 @@ import hashlib
 import logging
 import os
 import pickle
+import re
 import shutil
+import stat
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -129,6 +132,7 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str) -> Any:
         dispatcher = numba.njit(pipeline_class=Entry, **FLAGS)(function)
         folder = None if base is None else base / name
         if folder is not None:
+            _note_use(folder.parent)
             dispatcher._cache = Cache(function, folder)
         with _note_of_waiting(folder), _alone(folder), _without_collections():
             _compile(dispatcher, signature, folder)
@@ -335,12 +339,45 @@ def cache_folder() -> Path | None:
     """Return the folder of this version's machine code on this CPU, or None where no candidate is writable."""
     for folder in cache_folders():
         try:
+            is_new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
+        if is_new:
+            _remove_unused(folder.parent)
         if os.access(folder, os.W_OK):
             return folder
     return None
+
+
+UNUSED_AFTER = 90 * 86400  # seconds
+_FOLDER = re.compile(r"kernels-[0-9a-f]{16}(-[0-9a-f]{32})?")  # of ours, or one that is being removed
+
+
+def _note_use(folder: Path) -> None:
+    """Have a folder's time of change say when it was last used, where we may write it."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def _remove_unused(base: Path) -> None:
+    """Remove the folders of other versions and CPUs that nobody has used for long.
+
+    Other processes may do so at the same time, or use one after all: it goes at once, under another name, and who then
+    misses it compiles.
+    """
+    with contextlib.suppress(OSError):
+        for folder in list(base.iterdir()):
+            if _FOLDER.fullmatch(folder.name):
+                _remove_if_unused(folder)
+
+
+def _remove_if_unused(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and time.time() - status.st_mtime > UNUSED_AFTER:
+            doomed = folder.rename(folder.with_name(f"{folder.name[:24]}-{uuid.uuid4().hex}"))
+            shutil.rmtree(doomed, ignore_errors=True)
 
 
 @functools.cache

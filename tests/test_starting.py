@@ -165,6 +165,15 @@ def test_an_empty_folder_that_can_only_be_read(small, shared):
 
 
 @POSIX
+def test_a_folder_within_one_that_is_somebody_elses(small, shared):
+    """As HOME=/root is in a container that another user runs."""
+    shared.chmod(0o700 if os.geteuid() == 0 else 0)
+    value, is_compiled, err = answer({**small, "NUMBA_CACHE_DIR": str(shared / "fastnn")}, AS_NOBODY)
+    assert (value, is_compiled) == (2.0, True)
+    assert err.count("\n") <= 1
+
+
+@POSIX
 def test_a_full_disk(small):
     """No file may grow beyond 100 bytes."""
     script = "import resource, small; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "

@@ -331,7 +331,10 @@ def _folder_with(name: str) -> Path | None:
 
 
 def _is_kept(folder: Path) -> bool:
-    return any(folder.glob("*.nbc"))
+    try:
+        return any(folder.glob("*.nbc"))
+    except OSError:  # within a folder of somebody else's
+        return False
 
 
 @functools.cache

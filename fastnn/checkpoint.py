@@ -219,10 +219,13 @@ class Checkpoint(Callback):
         if self._keeps_previous and self.path.exists():
             second = temporary_beside(self.path)
             try:
-                os.link(self.path, second)
-            except OSError:  # a file system without links
-                shutil.copyfile(self.path, second)
-            os.replace(second, self.previous)
+                try:
+                    os.link(self.path, second)
+                except OSError:  # a file system without links
+                    shutil.copyfile(self.path, second)
+                os.replace(second, self.previous)
+            finally:  # Ctrl-C came before; or the two were one file, and replacing did nothing
+                second.unlink(missing_ok=True)
         self._keeps_previous = True
 
     def __getstate__(self) -> dict[str, Any]:

@@ -339,6 +339,16 @@ def test_leftovers_of_kills_are_removed(tmp_path):
     assert not old.exists() and new.exists() and other.exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "link"), reason="no links on this system")
+def test_a_write_that_was_cut_off_leaves_nothing_to_later_ones(tmp_path):
+    """The last file and the one before may then be one with two names, where to replace it does nothing."""
+    path = tmp_path / "c"
+    stopped_after(2, path)
+    os.link(path, f"{path}.previous")
+    assert everything(classifier(Checkpoint(path)).fit(X, Y)) == everything(classifier().fit(X, Y))
+    assert {each.name for each in tmp_path.iterdir()} == {"c", "c.previous"}
+
+
 def test_time_between_checkpoints(tmp_path, monkeypatch):
     now, saves = [0.0], []
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])

@@ -1,5 +1,6 @@
 """Checkpoints: a fit that was killed goes on where it was, to the same bits."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -147,8 +148,9 @@ class Checkpoint(Callback):
     def _remove_leftovers(self) -> None:
         """Remove what kills in the middle of a write have left."""
         for path in leftovers(self.path):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # those of a path that begins alike come and go
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
 
     # -- saving ---------------------------------------------------------------------------------------------------
 

@@ -339,6 +339,12 @@ def test_leftovers_of_kills_are_removed(tmp_path):
     assert not old.exists() and new.exists() and other.exists()
 
 
+def test_leftovers_that_vanish_meanwhile(tmp_path, monkeypatch):
+    """Those of another fit of an array, whose path has the same first letters, may be finished."""
+    monkeypatch.setattr(checkpoint, "leftovers", lambda path: [path.with_name(".c.1.tmp")])
+    assert classifier(Checkpoint(tmp_path / "c")).fit(X, Y).n_iter_ == 8
+
+
 @pytest.mark.skipif(not hasattr(os, "link"), reason="no links on this system")
 def test_a_write_that_was_cut_off_leaves_nothing_to_later_ones(tmp_path):
     """The last file and the one before may then be one with two names, where to replace it does nothing."""

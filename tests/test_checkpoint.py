@@ -1,6 +1,6 @@
 """Checkpoints: whatever ends a fit, the next run goes on to the same bits, or says why it cannot.
 
-With FASTNN_FULL=1 in the environment 200 kills of each kind of fit.
+With FASTNN_FULL=1 in the environment 200 kills of each kind of fit, and 200 fits with Ctrl-C at random moments.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ import pytest
 from checkpoint_job import SETTINGS
 from helpers import csr
 from sklearn.base import clone
+from subprocesses import finished, started
 
 import fastnn
 from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, checkpoint
@@ -37,7 +38,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 6))
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 1)
-N_KILLS = 200 if os.environ.get("FASTNN_FULL") == "1" else 6
+FULL = os.environ.get("FASTNN_FULL") == "1"
+N_KILLS = 200 if FULL else 6
 JOB = Path(__file__).with_name("checkpoint_job.py")
 
 
@@ -553,3 +555,55 @@ def test_outside_the_main_thread_signals_are_not_heard(tmp_path, caplog):
 def test_a_checkpoint_can_be_pickled(tmp_path):
     model = pickle.loads(pickle.dumps(classifier(Checkpoint(tmp_path / "c")).fit(X, Y)))
     assert everything(model.fit(X, Y)) == everything(classifier().fit(X, Y))
+
+
+# -- Ctrl-C at any moment ---------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+    import itertools, signal, sys, warnings
+    import numpy as np
+    import fastnn
+
+    warnings.simplefilter("ignore")
+    solver, folder, n_fits = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    rng = np.random.default_rng(0)
+    X, y = rng.random((300, 20)), np.arange(300) % 3
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+
+    def model(**params):
+        settings = {"max_iter": 60, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
+        return fastnn.MLPClassifier((60, 60), solver=solver, **settings, **params)
+
+    def interrupted(model, longest=0.08):
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.002, longest))
+                model.fit(X, y)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            return False  # before the training or after it
+        assert np.isfinite(model.predict_proba(X)).all() and len(model.history_["loss"]) == model.n_iter_
+        return model.n_iter_ == 60
+
+    whole = model().fit(X, y)
+    for n in range(n_fits):
+        interrupted(model())
+        if solver == "lbfgs":
+            continue
+        for n_runs in itertools.count(10):  # saved after each epoch, until one comes to the end, on slow machines too
+            path = f"{folder}/{n}"
+            resumed = model(callbacks=[fastnn.Checkpoint(path, every=0), fastnn.CSVLog(path + ".csv")])
+            if interrupted(resumed, longest=0.005 * n_runs):
+                break
+        assert all(np.array_equal(a, b) for a, b in zip(resumed.coefs_, whole.coefs_, strict=True))
+        assert resumed.loss_curve_ == whole.loss_curve_
+        assert len(open(path + ".csv").readlines()) == 61
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_ctrl_c_at_random_moments(solver, tmp_path):
+    """While a checkpoint or a line of a log is written too."""
+    finished(started(INTERRUPTED, solver, tmp_path, 200 if FULL else 3), timeout=3600)

@@ -13,8 +13,12 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Self, TextIO
+from io import FileIO
+from numbers import Real
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -226,24 +230,58 @@ def fill(history: dict[str, list[float]]) -> None:
         column.extend([math.nan] * (len(history["loss"]) - len(column)))
 
 
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that stays the same file when the process changes its working directory.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    """
+    try:
+        return Path(path).absolute()
+    except TypeError as error:
+        raise TypeError(f"path must be a string or a path of strings, got {path!r}") from error
 
 
-def seconds_of(name: str, duration: str | float) -> float:
-    """Return the seconds of a number of them, or of a string such as "3h55m", "10min", "90s".
+def check_place(owner: Callback, path: Path) -> None:
+    """Check that a file of a callback can be at a path.
 
     Raises
     ------
     ValueError
-        If it is neither, or negative.
+        If a folder is there, or the folder around it is missing.
     """
+    name = f"path of {type(owner).__name__}"
+    if path.is_dir():
+        raise ValueError(f"{name} must be a file, got the folder {path}; add a file's name to it")
+    if not path.parent.is_dir():
+        raise ValueError(f"{name} must be in a folder that is there, got {path}; make the folder {path.parent}")
+
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
+
+
+def seconds_of(name: str, duration: Any) -> float:
+    """Return the seconds of a number of them, or of a string such as "3h55m", "10min", "90s".
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    ValueError
+        If it is a number below 0, NaN, or another string.
+    """
+    wrong = f'{name} must be seconds, at least 0, or a string such as "3h55m", "10min" or "90s", got {duration!r}'
+    if isinstance(duration, bool) or not isinstance(duration, (str, Real)):
+        raise TypeError(wrong)
     if isinstance(duration, str):
         text = duration.replace(" ", "")
         if re.fullmatch(r"(\d+(\.\d+)?(d|h|min|m|s))+", text):
             return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(d|h|min|m|s)", text))
-    elif duration >= 0:
-        return float(duration)
-    raise ValueError(f'{name} must be seconds or a string such as "3h55m", "10min" or "90s", got {duration!r}')
+    elif (seconds := float(duration)) >= 0:
+        return seconds
+    raise ValueError(wrong)
 
 
 # -- ending the training ----------------------------------------------------------------------------------------------
@@ -416,37 +454,44 @@ class _Log(Callback):
     rank = 1
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-        self._file: TextIO | None = None
+        self.path = absolute(path)
 
     def _line(self, row: dict[str, float]) -> str:
         raise NotImplementedError
 
     def on_fit_begin(self, fit: Fit) -> None:
+        check_place(self, self.path)
         self._position = 0
+        try:
+            self._file: FileIO = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open as long as the fit goes on
+        except OSError as error:
+            name = f"path of {type(self).__name__}"
+            raise ValueError(f"{name} must be a file that can be written to, got {self.path}: {error}") from error
 
     def on_epoch_end(self, fit: Fit) -> None:
-        if self._file is None:
-            self._file = self._opened()
-        self._file.write(self._line(fit.row))
-        self._file.flush()
+        try:
+            self._write(self._line(fit.row).encode())
+        except OSError as error:
+            warnings.warn(f"{self.path} cannot be written: {error}; the training goes on", stacklevel=2)
+
+    def _write(self, line: bytes) -> None:
+        if self._file.tell() > self._position:  # an earlier fit, epochs that are gone through again, half a line
+            self._file.truncate(self._position)
+        while line:
+            line = line[self._file.write(line) :]
         self._position = self._file.tell()
 
-    def _opened(self) -> TextIO:
-        file = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115 - open as long as the fit goes on
-        file.truncate(min(self._position, os.path.getsize(self.path)))
-        return file
-
     def on_fit_end(self, fit: Fit) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._position = state["position"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_file"}
 
 
 class CSVLog(_Log):
@@ -455,7 +500,8 @@ class CSVLog(_Log):
     Parameters
     ----------
     path : path-like
-        A fit writes it anew, unless it is resumed from a `Checkpoint`.
+        A fit writes it anew, unless it is resumed from a `Checkpoint`. A relative one is in the folder that is the
+        current one when this object is made.
 
     Examples
     --------
@@ -475,9 +521,10 @@ class CSVLog(_Log):
 
     def _line(self, row: dict[str, float]) -> str:
         line = io.StringIO()
-        table = csv.DictWriter(line, self._columns or list(row), restval=math.nan, extrasaction="ignore")
-        if not self._columns:
+        if not self._position:
             self._columns = list(row)
+        table = csv.DictWriter(line, self._columns, restval=math.nan, extrasaction="ignore")
+        if not self._position:
             table.writeheader()
         table.writerow(row)
         return line.getvalue()
@@ -496,7 +543,8 @@ class JSONLinesLog(_Log):
     Parameters
     ----------
     path : path-like
-        A fit writes it anew, unless it is resumed from a `Checkpoint`.
+        A fit writes it anew, unless it is resumed from a `Checkpoint`. A relative one is in the folder that is the
+        current one when this object is made.
 
     Examples
     --------

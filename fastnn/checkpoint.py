@@ -1,5 +1,6 @@
 """Checkpoints: a fit that was killed goes on where it was, to the same bits."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.atomic import atomic_write, leftovers, temporary_beside
-from fastnn.callbacks import Callback, Fit, seconds_of
+from fastnn.callbacks import Callback, Fit, absolute, check_place, seconds_of
 from fastnn.log import logger
 from fastnn.trees import DamagedError, read_tree, write_tree
 
@@ -28,6 +29,7 @@ FORMAT = 1
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 # Ask for a checkpoint and nothing else; all other signals end the training too.
 _SAVE_ONLY = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+_NEVER_HEARD = tuple(getattr(signal, name) for name in ("SIGKILL", "SIGSTOP") if hasattr(signal, name))
 
 # What may differ between the run that saved and the one that goes on.
 FREE_PARAMETERS = ("max_iter", "verbose", "n_jobs", "callbacks")
@@ -50,7 +52,7 @@ class Checkpoint(Callback):
     Parameters
     ----------
     path : path-like
-        The file, of this one fit.
+        The file, of this one fit. A relative one is in the folder that is the current one when this object is made.
     every : str such as "10min", or float, default "10min"
         Time, or seconds, between two checkpoints; 0 for one after each epoch and chunk.
     on_signal : iterable of signals, default (SIGTERM, SIGUSR1)
@@ -61,8 +63,9 @@ class Checkpoint(Callback):
     Raises
     ------
     ValueError
-        By `fit`, if the file is of another estimator, other parameters, data or initial weights, or of a newer format;
-        if it and the one before are damaged; if its folder is missing; or with the solver "lbfgs".
+        If `every` or `on_signal` is none of the above. By `fit`, if the file is of another estimator, other parameters,
+        data or initial weights, or of a newer format; if it and the one before are damaged; if the path is a folder's,
+        or its folder is missing; or with the solver "lbfgs".
 
     Warns
     -----
@@ -87,10 +90,10 @@ class Checkpoint(Callback):
     def __init__(
         self, path: str | os.PathLike[str], every: str | float = "10min", on_signal: Iterable[int] = SIGNALS
     ) -> None:
-        self.path = Path(path)
+        self.path = absolute(path)
         self.every = every
         self._seconds = seconds_of("every", every)
-        self.on_signal = tuple(on_signal)
+        self.on_signal = _checked_signals(on_signal)
         self._identity: dict[str, Any] = {}
         self._start: dict[str, Any] = {}
         self._keeps_previous = True
@@ -103,8 +106,7 @@ class Checkpoint(Callback):
         `fingerprint` tells this fit from others, and `start` is the random state that it would start from.
         """
         self._identity, self._start, self._keeps_previous = fingerprint, start, True
-        if not self.path.parent.is_dir():
-            raise ValueError(f"path of the checkpoint must be in a folder that is there, got {self.path}")
+        check_place(self, self.path)
         self._remove_leftovers()
         if not self.path.exists():
             return start, None
@@ -146,8 +148,9 @@ class Checkpoint(Callback):
     def _remove_leftovers(self) -> None:
         """Remove what kills in the middle of a write have left."""
         for path in leftovers(self.path):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # those of a path that begins alike come and go
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
@@ -218,14 +221,30 @@ class Checkpoint(Callback):
         if self._keeps_previous and self.path.exists():
             second = temporary_beside(self.path)
             try:
-                os.link(self.path, second)
-            except OSError:  # a file system without links
-                shutil.copyfile(self.path, second)
-            os.replace(second, self.previous)
+                try:
+                    os.link(self.path, second)
+                except OSError:  # a file system without links
+                    shutil.copyfile(self.path, second)
+                os.replace(second, self.previous)
+            finally:  # Ctrl-C came before; or the two were one file, and replacing did nothing
+                second.unlink(missing_ok=True)
         self._keeps_previous = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_handlers", "_heard")}
+
+
+def _checked_signals(numbers: Any) -> tuple[int, ...]:
+    try:
+        signals = tuple(numbers)
+    except TypeError as error:
+        raise TypeError(f"on_signal must be a list of signals such as (signal.SIGTERM,), got {numbers!r}") from error
+    for number in signals:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"on_signal must be signals such as signal.SIGTERM, got {number!r} in it")
+        if number not in signal.valid_signals() or number in _NEVER_HEARD:
+            raise ValueError(f"on_signal must be signals that a process can hear of, got {number!r} in it")
+    return signals
 
 
 # -- what tells fits from each other ----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ def machine() -> list[tuple[str, str]]:
         ("CPU", cpu_name()),
         ("SIMD", f"{simd.SIMD_BITS} bits; the CPU has {', '.join(cpu_features()) or 'none of ' + ', '.join(_TELLING)}"),
         ("threads", f"{n_threads} ({reason})"),
+        ("threading layer", "fastnn's own threads; Numba's layers (tbb, omp, workqueue) are not used"),
         ("kernel cache", _short(jit.cache_folder())),
     ]
 

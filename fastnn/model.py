@@ -56,12 +56,21 @@ class Epochs:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.result = np.zeros(2 * n + 1)
+        self.result = np.zeros(2 * n + 2)
 
     @property
     def n_done(self) -> int:
         """Epochs that have been gone through."""
+        return int(self.result[-2])
+
+    @property
+    def steps(self) -> int:
+        """The optimizer's steps, those of earlier calls too, and one that Ctrl-C has cut if it has updated a weight."""
         return int(self.result[-1])
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self.result[-1] = steps
 
     def means(self, n_rows: int) -> list[tuple[float, float]]:
         """Return the mean loss and the mean penalty of each epoch of `n_rows` rows that has been gone through."""
@@ -541,6 +550,7 @@ class MLP:
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
         moments = self._adopt(optimizer) if optimizer else self._nothing
         key, work = self._borrowed(batch_size, n_threads, X.sparse)
+        epochs.steps = optimizer.steps if optimizer else 0
         try:
             if X.sparse:
                 work.reserve(X.most_entries(work.capacity, order))
@@ -553,7 +563,7 @@ class MLP:
                 work.team[:] = 0
                 arguments = (
                     n_threads, start, stop, epochs.n, distance, batch_size,
-                    optimizer.code if optimizer else NONE, optimizer.steps if optimizer else 0, float(alpha), hyper,
+                    optimizer.code if optimizer else NONE, epochs.steps, float(alpha), hyper,
                     work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
                     examples.labels, examples.targets, examples.weight, self._no_rows if order is None else order,
                     self._params, moments, self._nothing if gradients is None else gradients, work.rows, work.scratch,
@@ -568,9 +578,9 @@ class MLP:
                             workers.call_and_listen(code, crew, arguments, work.team)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     if optimizer:
-                        optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)
+                        optimizer.steps = epochs.steps
                     if stop < n_rows:
-                        epochs.result[-1] = 0
+                        epochs.result[-2] = 0
                 call_rows = rows_of_next_call(stop - start, batch_size, time.perf_counter() - began)
         finally:
             self._give_back(key, work)

@@ -1,5 +1,6 @@
 """Callbacks: what they hear, what they may do, and that they cost nothing where there are none."""
 
+import copy
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV
 from sklearn_versions import HAS_CALLBACKS
+from subprocesses import run_script
 
 import fastnn
 from fastnn import (
@@ -374,6 +376,49 @@ def test_json_lines_log(tmp_path):
     assert [row["loss"] for row in rows] == model.loss_curve_
     assert [row["validation_score"] for row in rows] == [0.5, None, 0.25]
     assert rows[0].keys() == {"epoch", *model.history_}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize("kind", ["CSVLog", "JSONLinesLog"])
+def test_a_log_on_a_full_disk_does_not_end_the_training(kind, tmp_path):
+    """No file may grow beyond some lines, until the third epoch is over; what has been written is whole lines."""
+    script = f"""
+        import resource, sys, warnings
+        import numpy as np, fastnn
+        class Room(fastnn.Callback):
+            def on_epoch_begin(self, fit):
+                size = 130 if fit.epoch < 3 else resource.RLIM_INFINITY
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        fastnn.MLP((1, 1)).train_epoch(np.ones((1, 1), "float32"), np.ones(1), fastnn.SGD())  # compiled and kept
+        X = np.ones((40, 2))
+        told = [Room(), fastnn.{kind}(sys.argv[1])]
+        with warnings.catch_warnings(record=True) as caught:
+            fastnn.MLPClassifier(max_iter=5, random_state=0, callbacks=told).fit(X, X[:, 0])
+        print(*[warning.message for warning in caught if "cannot be written" in str(warning.message)])
+    """
+    out, _ = run_script(script, tmp_path / "log")
+    assert "log cannot be written" in out and "File too large; the training goes on" in out
+    text = (tmp_path / "log").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)) if kind == "CSVLog" else map(json.loads, text.splitlines()))
+    epochs = [int(row["epoch"]) for row in rows]
+    assert epochs[0] == 1 and epochs[-2:] == [4, 5] and len(epochs) < 5
+    assert all(math.isfinite(float(row["loss"])) for row in rows)
+
+
+def test_a_model_can_be_copied_while_its_logs_are_open(tmp_path):
+    copies = []
+
+    class Keep(Callback):
+        def on_epoch_end(self, fit):
+            copies.append((copy.deepcopy(fit.model), pickle.loads(pickle.dumps(fit.model))))
+
+    told = [Keep(), CSVLog(tmp_path / "table"), JSONLinesLog(tmp_path / "log"), fastnn.Checkpoint(tmp_path / "c")]
+    model = classifier(*told)
+    Keep.__reduce__ = lambda self: (Callback, ())
+    model.fit(X, Y)
+    assert [kept.n_iter_ for pair in copies for kept in pair] == [1, 1, 2, 2, 3, 3]
+    assert_same(copies[-1][1], model)
+    assert_same(copies[0][0].fit(X, Y), model)
 
 
 def test_a_line_is_there_as_soon_as_its_epoch_is_over(tmp_path):

@@ -1,14 +1,17 @@
 """Checkpoints: whatever ends a fit, the next run goes on to the same bits, or says why it cannot.
 
-With FASTNN_FULL=1 in the environment 200 kills of each kind of fit.
+With FASTNN_FULL=1 in the environment 200 kills of each kind of fit, and 200 fits with Ctrl-C at random moments.
 """
 
 import contextlib
+import datetime
 import json
 import logging
+import math
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +23,8 @@ import numpy as np
 import pytest
 from checkpoint_job import SETTINGS
 from helpers import csr
+from sklearn.base import clone
+from subprocesses import finished, started
 
 import fastnn
 from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, checkpoint
@@ -33,7 +38,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 6))
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 1)
-N_KILLS = 200 if os.environ.get("FASTNN_FULL") == "1" else 6
+FULL = os.environ.get("FASTNN_FULL") == "1"
+N_KILLS = 200 if FULL else 6
 JOB = Path(__file__).with_name("checkpoint_job.py")
 
 
@@ -301,6 +307,20 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
     assert epochs == [8, 7]
 
 
+@pytest.mark.parametrize("kind", [Checkpoint, fastnn.CSVLog, fastnn.JSONLinesLog])
+def test_a_relative_path_stays_where_the_callback_was_made(kind, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    told = kind("file")
+    assert clone(classifier(told)).callbacks[0].path == told.path == tmp_path / "file"
+    monkeypatch.chdir(elsewhere)
+    classifier(StopAfter(2, lambda fit: os.chdir(tmp_path.parent)), told).fit(X, Y)
+    assert (tmp_path / "file").is_file() and not list(elsewhere.iterdir())
+    with pytest.raises(TypeError, match=r"^path must be a string or a path of strings, got 7$"):
+        kind(7)
+
+
 @pytest.mark.parametrize("name", ["c", "c[1]", "\u00e9" * 120])
 def test_what_a_kill_leaves_is_found(name, tmp_path):
     """Where a write is broken off and nothing is cleaned up: the names that are written and those looked for agree."""
@@ -319,6 +339,22 @@ def test_leftovers_of_kills_are_removed(tmp_path):
     os.utime(old, (0, 0))
     classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
     assert not old.exists() and new.exists() and other.exists()
+
+
+def test_leftovers_that_vanish_meanwhile(tmp_path, monkeypatch):
+    """Those of another fit of an array, whose path has the same first letters, may be finished."""
+    monkeypatch.setattr(checkpoint, "leftovers", lambda path: [path.with_name(".c.1.tmp")])
+    assert classifier(Checkpoint(tmp_path / "c")).fit(X, Y).n_iter_ == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="no links on this system")
+def test_a_write_that_was_cut_off_leaves_nothing_to_later_ones(tmp_path):
+    """The last file and the one before may then be one with two names, where to replace it does nothing."""
+    path = tmp_path / "c"
+    stopped_after(2, path)
+    os.link(path, f"{path}.previous")
+    assert everything(classifier(Checkpoint(path)).fit(X, Y)) == everything(classifier().fit(X, Y))
+    assert {each.name for each in tmp_path.iterdir()} == {"c", "c.previous"}
 
 
 def test_time_between_checkpoints(tmp_path, monkeypatch):
@@ -347,10 +383,16 @@ def test_durations(text, seconds):
     assert seconds_of("every", text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "3", "h", "3 parsecs", "-3h", -1, float("nan"), "3h x"])
-def test_no_durations(text):
-    with pytest.raises(ValueError, match="every must be seconds or a string such as"):
-        Checkpoint("c", every=text)
+@pytest.mark.parametrize(("duration", "kind"), [
+    *((text, ValueError) for text in ("", "3", "h", "3 parsecs", "-3h", "3h x", -1, math.nan, -math.inf)),
+    *((thing, TypeError) for thing in (None, True, b"3h", [3], 3j, datetime.timedelta(hours=3), np.ones(1))),
+], ids=repr)  # fmt: skip
+def test_no_durations(duration, kind):
+    message = "^{} must be seconds, at least 0, or a string such as .* got "
+    with pytest.raises(kind, match=message.format("every") + re.escape(repr(duration))):
+        Checkpoint("c", every=duration)
+    with pytest.raises(kind, match=message.format("budget")):
+        fastnn.TimeBudget(duration)
 
 
 def test_what_cannot_be(tmp_path):
@@ -358,8 +400,43 @@ def test_what_cannot_be(tmp_path):
         classifier(Checkpoint(tmp_path / "c"), solver="lbfgs").fit(X, Y)
     with pytest.raises(ValueError, match="callbacks must have at most one Checkpoint, got 2"):
         classifier(Checkpoint(tmp_path / "c"), Checkpoint(tmp_path / "d")).fit(X, Y)
-    with pytest.raises(ValueError, match="must be in a folder that is there"):
-        classifier(Checkpoint(tmp_path / "none" / "c")).fit(X, Y)
+
+
+NO_FOLDER = r"^path of {} must be in a folder that is there, got .*none/file; make the folder .*none$"
+A_FOLDER = r"^path of {} must be a file, got the folder .*folder; add a file's name to it$"
+
+
+@pytest.mark.parametrize("kind", [Checkpoint, fastnn.CSVLog, fastnn.JSONLinesLog])
+@pytest.mark.parametrize(("path", "message"), [("none/file", NO_FOLDER), ("folder", A_FOLDER)])
+def test_a_path_that_cannot_be_is_noticed_before_the_training(kind, path, message, tmp_path):
+    (tmp_path / "folder").mkdir()
+    epochs = []
+    with pytest.raises(ValueError, match=message.format(kind.__name__)):
+        classifier(StopAfter(1, epochs.append), kind(tmp_path / path)).fit(X, Y)
+    assert not epochs and [each.name for each in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file that root cannot write either")
+@pytest.mark.parametrize("kind", [fastnn.CSVLog, fastnn.JSONLinesLog])
+def test_a_log_that_cannot_be_written_is_noticed_before_the_training(kind):
+    epochs = []
+    path = Path("/proc/version")
+    message = f"^path of {kind.__name__} must be a file that can be written to, got {path}: "
+    with pytest.raises(ValueError, match=message):
+        classifier(StopAfter(1, epochs.append), kind(path)).fit(X, Y)
+    assert not epochs
+
+
+@pytest.mark.parametrize(("signals", "kind", "message"), [
+    (None, TypeError, r"a list of signals such as \(signal\.SIGTERM,\), got None"),
+    (signal.SIGTERM, TypeError, "a list of signals such as"),
+    ("SIGTERM", TypeError, "signals such as signal.SIGTERM, got 'S' in it"),
+    ([999], ValueError, "signals that a process can hear of, got 999 in it"),
+    ([signal.SIGTERM, signal.SIGKILL], ValueError, "signals that a process can hear of, got <Signals.SIGKILL: 9>"),
+], ids=str)  # fmt: skip
+def test_signals_that_cannot_be(signals, kind, message):
+    with pytest.raises(kind, match=f"^on_signal must be {message}"):
+        Checkpoint("c", on_signal=signals)
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------
@@ -447,7 +524,7 @@ def test_sigterm_ends_a_process_without_a_handler(tmp_path):
     assert run(str(tmp_path / "c"), "").stdout == run(str(tmp_path / "other"), "").stdout != ""
 
 
-def test_an_error_restores_the_handlers(tmp_path):
+def test_an_error_restores_the_handlers(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
 
     def fail(fit):
@@ -456,6 +533,7 @@ def test_an_error_restores_the_handlers(tmp_path):
     with pytest.raises(RuntimeError):
         classifier(StopAfter(2, fail), Checkpoint(tmp_path / "c")).fit(X, Y)
     assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(checkpoint, "_NEVER_HEARD", ())  # the system refuses
     with pytest.raises(OSError):
         classifier(Checkpoint(tmp_path / "c", on_signal=(signal.SIGTERM, signal.SIGKILL))).fit(X, Y)
     assert signal.getsignal(signal.SIGTERM) is before
@@ -477,3 +555,55 @@ def test_outside_the_main_thread_signals_are_not_heard(tmp_path, caplog):
 def test_a_checkpoint_can_be_pickled(tmp_path):
     model = pickle.loads(pickle.dumps(classifier(Checkpoint(tmp_path / "c")).fit(X, Y)))
     assert everything(model.fit(X, Y)) == everything(classifier().fit(X, Y))
+
+
+# -- Ctrl-C at any moment ---------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+    import itertools, signal, sys, warnings
+    import numpy as np
+    import fastnn
+
+    warnings.simplefilter("ignore")
+    solver, folder, n_fits = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    rng = np.random.default_rng(0)
+    X, y = rng.random((300, 20)), np.arange(300) % 3
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+
+    def model(**params):
+        settings = {"max_iter": 60, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
+        return fastnn.MLPClassifier((60, 60), solver=solver, **settings, **params)
+
+    def interrupted(model, longest=0.08):
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.002, longest))
+                model.fit(X, y)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            return False  # before the training or after it
+        assert np.isfinite(model.predict_proba(X)).all() and len(model.history_["loss"]) == model.n_iter_
+        return model.n_iter_ == 60
+
+    whole = model().fit(X, y)
+    for n in range(n_fits):
+        interrupted(model())
+        if solver == "lbfgs":
+            continue
+        for n_runs in itertools.count(10):  # saved after each epoch, until one comes to the end, on slow machines too
+            path = f"{folder}/{n}"
+            resumed = model(callbacks=[fastnn.Checkpoint(path, every=0), fastnn.CSVLog(path + ".csv")])
+            if interrupted(resumed, longest=0.005 * n_runs):
+                break
+        assert all(np.array_equal(a, b) for a, b in zip(resumed.coefs_, whole.coefs_, strict=True))
+        assert resumed.loss_curve_ == whole.loss_curve_
+        assert len(open(path + ".csv").readlines()) == 61
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_ctrl_c_at_random_moments(solver, tmp_path):
+    """While a checkpoint or a line of a log is written too."""
+    finished(started(INTERRUPTED, solver, tmp_path, 200 if FULL else 3), timeout=3600)

@@ -47,6 +47,7 @@ def test_info_names_what_decides_the_speed():
     assert lines["fastnn"] == fastnn.__version__
     assert lines["numpy"] == np.__version__
     assert lines["threads"] == "1 (FASTNN_NUM_THREADS)"
+    assert lines["threading layer"].startswith("fastnn's own threads; Numba's layers")
     assert lines["CPU"]
     assert os.path.expanduser("~") not in done.stdout
 

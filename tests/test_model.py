@@ -1,8 +1,10 @@
 """fastnn.MLP against the reference: outputs, losses, gradients and training, for every shape and option."""
 
 import _thread
+import copy
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -287,7 +289,7 @@ def test_ctrl_c_stops_within_a_batch(n_threads, ctrl_c_raises, monkeypatch):
         timer.start()
         code(crew, arguments)
         timer.join()
-        done.append(arguments[-3][-1])  # epochs gone through
+        done.append(arguments[-3][-2])  # epochs gone through
 
     watch_calls(monkeypatch, epoch, interrupted)
     with fastnn.threads(n_threads):
@@ -301,6 +303,36 @@ def test_ctrl_c_stops_within_a_batch(n_threads, ctrl_c_raises, monkeypatch):
     assert done == [0, 0]
     monkeypatch.undo()
     assert np.isfinite(net.train_epoch(X[:100], y[:100], adam))
+
+
+def test_ctrl_c_between_the_batches_of_a_call_leaves_their_steps(ctrl_c_raises, monkeypatch):
+    """A single tile is updated or not: the weights, and what goes on from them, are as if trained by parts."""
+    net, X, T = problem((20, 4), 200_000, output="identity")
+    parts, adam, other = copy.deepcopy(net), fastnn.Adam(), fastnn.Adam()
+
+    def interrupt(result):
+        while result[-1] < 100:
+            time.sleep(1e-4)
+        _thread.interrupt_main()
+
+    def watched(code, crew, arguments):
+        if adam.steps:  # the first call has a single batch
+            threading.Thread(target=interrupt, args=arguments[-3:-2]).start()
+        code(crew, arguments)
+
+    watch_calls(monkeypatch, epoch, watched)
+    monkeypatch.setattr("fastnn.model.FLOPS_PER_CALL", 1.0)  # batches that take long, as it were
+    monkeypatch.setattr("fastnn.model.rows_of_next_call", lambda rows, step, seconds: len(X))
+    with pytest.raises(KeyboardInterrupt):
+        net.train_epoch(X, T, adam, batch_size=2)
+    monkeypatch.undo()
+    done = 2 * adam.steps
+    assert 200 <= done < len(X)
+    parts.train_epoch(X[:done], T[:done], other, batch_size=2)
+    assert (bits(net), adam.steps) == (bits(parts), other.steps)
+    for each, optimizer in ((net, adam), (parts, other)):
+        each.train_epoch(X[done:], T[done:], optimizer, batch_size=2)
+    assert bits(net) == bits(parts)
 
 
 def test_optimizer_belongs_to_one_network():

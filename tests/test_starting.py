@@ -1,9 +1,11 @@
 """New processes: stale machine code never runs, many may start at once, and what is wrong with the cache costs time."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,26 @@ def test_another_version_is_compiled(what, small):
     assert run_script(script + code, **small) != run_script(code, **small)
 
 
+FINGERPRINT = "import fastnn.kernels.jit as jit\nprint(jit._fingerprint())"
+
+
+def test_another_setting_of_numba_is_compiled(small, tmp_path):
+    """Wherever it is set: as in Numba, which reads a file in the working directory too."""
+    prints = {run_script(FINGERPRINT, **small), run_script(FINGERPRINT, **small, NUMBA_LOOP_VECTORIZE="0")}
+    assert len(prints) == 2
+    prints.add(run_script(f"import numba\nnumba.config.LOOP_VECTORIZE = 0\n{FINGERPRINT}", **small))
+    if importlib.util.find_spec("yaml"):
+        (tmp_path / ".numba_config.yaml").write_text("loop_vectorize: 0\n")
+        prints.add(run_script(f"import os\nos.chdir({str(tmp_path)!r})\n{FINGERPRINT}", **small))
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize("name", ["NUM_THREADS", "THREADING_LAYER_PRIORITY", "CUDA_LOG_SIZE"])
+def test_a_setting_that_leaves_the_code_as_it_is(name, small):
+    value = {"THREADING_LAYER_PRIORITY": "omp"}.get(name, "1")
+    assert run_script(FINGERPRINT, **small, **{f"NUMBA_{name}": value}) == run_script(FINGERPRINT, **small)
+
+
 def test_two_types_of_cpu_share_a_folder(small, tmp_path):
     generic = {**small, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
     for _ in range(2):
@@ -143,6 +165,15 @@ def test_an_empty_folder_that_can_only_be_read(small, shared):
 
 
 @POSIX
+def test_a_folder_within_one_that_is_somebody_elses(small, shared):
+    """As HOME=/root is in a container that another user runs."""
+    shared.chmod(0o700 if os.geteuid() == 0 else 0)
+    value, is_compiled, err = answer({**small, "NUMBA_CACHE_DIR": str(shared / "fastnn")}, AS_NOBODY)
+    assert (value, is_compiled) == (2.0, True)
+    assert err.count("\n") <= 1
+
+
+@POSIX
 def test_a_full_disk(small):
     """No file may grow beyond 100 bytes."""
     script = "import resource, small; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
@@ -179,6 +210,67 @@ def test_the_cache_is_removed_while_a_process_runs(small, tmp_path):
     """
     assert answer(small, script)[0] == 2.0
     assert answer(small)[:2] == (2.0, False)  # kept by the second
+
+
+# -- folders that nobody uses any more ---------------------------------------------------------------------------------
+
+
+def kernels(base, number, days):
+    """A folder as of another version, last used some days ago."""
+    folder = base / f"kernels-{number:016x}"
+    (folder / "float32").mkdir(parents=True)
+    (folder / "float32" / "code.nbc").write_bytes(b"code")
+    used = time.time() - 86400 * days
+    os.utime(folder, (used, used))
+    return folder
+
+
+def test_folders_that_nobody_uses_are_removed(small, tmp_path):
+    base = tmp_path / "cache"
+    new = kernels(base, 2, 89)
+    others = [kernels(base, 3, 91).rename(base / name) for name in ("kernels-mine", "kernels-0123456789abcdefg")]
+    if os.name == "posix":
+        others.append(base / f"kernels-{4:016x}")
+        others[-1].symlink_to(others[0])
+    kernels(base, 1, 91)
+    assert answer(small)[:2] == (2.0, True)
+    (own,) = set(base.iterdir()) - {new, *others}
+    assert own.name.startswith("kernels-") and list(own.glob("small/*.nbc"))
+    os.utime(own, (0, 0))
+    late = kernels(base, 1, 91)
+    assert answer(small) == (2.0, False, "")
+    assert time.time() - own.stat().st_mtime < 3600  # it is in use
+    assert late.exists()  # only who makes a new folder looks around
+
+
+def test_many_processes_remove_folders_at_once(small, tmp_path):
+    base = tmp_path / "cache"
+    script = """
+        import small, sys
+        base = small.jit.Path(sys.argv[1])
+        print("ready", flush=True)
+        while not (base / "go").exists():
+            pass
+        small.jit._remove_unused(base)
+    """
+    kept = kernels(base, 1000, 1)
+    for number in range(300):
+        kernels(base, number, 91)
+    processes = [started(script, base, **small) for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    (base / "go").touch()
+    assert [finished(process) for process in processes] == [("", "")] * 4
+    assert set(base.iterdir()) == {kept, base / "go"} and (kept / "float32" / "code.nbc").exists()
+
+
+@POSIX
+def test_what_cannot_be_removed_stays(small, shared):
+    old = kernels(shared, 1, 91)
+    old.chmod(0o555)
+    script = "import os, small; os.geteuid() or os.seteuid(65534); small.jit._remove_unused(small.jit.Path(%r))"
+    run_script(script % str(shared), **small)
+    assert old.exists()
 
 
 # -- many at once ------------------------------------------------------------------------------------------------------
@@ -294,6 +386,38 @@ def test_where_no_thread_can_be_started(small):
     """
     for is_compiled in (True, False):
         assert answer(small, f"{script}\n        {ANSWER}")[:2] == (2.0, is_compiled)
+
+
+# -- a compiler that is not there --------------------------------------------------------------------------------------
+
+
+def test_without_a_compiler_there_is_one_clear_error(small):
+    script = """
+        import fastnn
+        for name in ("MLP", "MLPClassifier"):
+            try:
+                getattr(fastnn, name)
+            except RuntimeError as error:
+                print(error)
+    """
+    out, _ = run_script(script, **small, NUMBA_DISABLE_JIT="1")
+    assert [line.split(";")[0] for line in out.splitlines()] == [
+        "fastnn needs Numba's compiler, got NUMBA_DISABLE_JIT=1 (or DISABLE_JIT in numba.config)"
+    ] * 2
+
+
+def test_a_compiler_that_is_switched_off_later(small):
+    script = """
+        import numba, small
+        numba.config.DISABLE_JIT = 1
+        try:
+            small.answer()
+        except RuntimeError as error:
+            print(error)
+        numba.config.DISABLE_JIT = 0
+        assert small.answer() == 2.0
+    """
+    assert "fastnn needs Numba's compiler" in run_script(script, **small)[0]
 
 
 # -- warmup ------------------------------------------------------------------------------------------------------------

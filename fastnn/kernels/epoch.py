@@ -47,8 +47,8 @@ def run(
 
     The rows are those of X or, where `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`; those
     of an epoch begin in `order` at `distance` from those of the one before. Adds data loss and penalty, weighted by
-    rows, to the epoch's two places in `result`, and leaves the number of epochs behind them: a loss that is not finite
-    ends them. The last thread of a phase does what is done once.
+    rows, to the epoch's two places in `result`, and leaves the number of epochs behind them, which a loss that is not
+    finite ends, and that of the last step that has updated a weight. The last thread of a phase does what is done once.
     """
     phase, subnormals = 0, flush_subnormals()
     for number in range(n_epochs):
@@ -86,11 +86,12 @@ def run(
                 left = n_batch - done - n
                 s = next_slice(state, thread, n_slices, phase)
                 while s >= 0:
-                    weights_phase(
+                    if weights_phase(
                         s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
                         decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
                         indptr, state,
-                    )
+                    ):
+                        result[2 * n_epochs + 1] = steps
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
                 if last:

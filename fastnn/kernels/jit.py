@@ -9,10 +9,13 @@ import hashlib
 import logging
 import os
 import pickle
+import re
 import shutil
+import stat
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -40,10 +43,31 @@ INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "forceinline": 
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
+
+def check_compiler() -> None:
+    """Check that Numba compiles: functions that work on machine code and pointers have no other way to run.
+
+    Raises
+    ------
+    RuntimeError
+        If it has been told not to.
+    """
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError(
+            "fastnn needs Numba's compiler, got NUMBA_DISABLE_JIT=1 (or DISABLE_JIT in numba.config);"
+            " unset it, or debug with NUMBA_BOUNDSCHECK=1"
+        )
+
+
+check_compiler()
+
 jit: Decorator = numba.njit(**INTERNAL)
 
 # Settings of Numba that leave the machine code as it is; joblib's workers have them, and must find the cache.
-AT_RUN_TIME = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
+AT_RUN_TIME = {
+    "NUMBA_NUM_THREADS", "NUMBA_DEFAULT_NUM_THREADS", "CACHE_DIR", "CACHE_LOCATOR_CLASSES", "THREADING_LAYER",
+    "THREADING_LAYER_PRIORITY",
+}  # fmt: skip
 
 _compiling = threading.RLock()
 
@@ -102,11 +126,13 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str) -> Any:
     Each entry has a folder of its own: Numba's cache can cross two signatures of one function when two processes
     compile them at the same time.
     """
+    check_compiler()  # it may have been set since
     with _compiling:
         begin, base = time.perf_counter(), _folder_with(name) or cache_folder()
         dispatcher = numba.njit(pipeline_class=Entry, **FLAGS)(function)
         folder = None if base is None else base / name
         if folder is not None:
+            _note_use(folder.parent)
             dispatcher._cache = Cache(function, folder)
         with _note_of_waiting(folder), _alone(folder), _without_collections():
             _compile(dispatcher, signature, folder)
@@ -305,7 +331,10 @@ def _folder_with(name: str) -> Path | None:
 
 
 def _is_kept(folder: Path) -> bool:
-    return any(folder.glob("*.nbc"))
+    try:
+        return any(folder.glob("*.nbc"))
+    except OSError:  # within a folder of somebody else's
+        return False
 
 
 @functools.cache
@@ -313,12 +342,45 @@ def cache_folder() -> Path | None:
     """Return the folder of this version's machine code on this CPU, or None where no candidate is writable."""
     for folder in cache_folders():
         try:
+            is_new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
+        if is_new:
+            _remove_unused(folder.parent)
         if os.access(folder, os.W_OK):
             return folder
     return None
+
+
+UNUSED_AFTER = 90 * 86400  # seconds
+_FOLDER = re.compile(r"kernels-[0-9a-f]{16}(-[0-9a-f]{32})?")  # of ours, or one that is being removed
+
+
+def _note_use(folder: Path) -> None:
+    """Have a folder's time of change say when it was last used, where we may write it."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def _remove_unused(base: Path) -> None:
+    """Remove the folders of other versions and CPUs that nobody has used for long.
+
+    Other processes may do so at the same time, or use one after all: it goes at once, under another name, and who then
+    misses it compiles.
+    """
+    with contextlib.suppress(OSError):
+        for folder in list(base.iterdir()):
+            if _FOLDER.fullmatch(folder.name):
+                _remove_if_unused(folder)
+
+
+def _remove_if_unused(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and time.time() - status.st_mtime > UNUSED_AFTER:
+            doomed = folder.rename(folder.with_name(f"{folder.name[:24]}-{uuid.uuid4().hex}"))
+            shutil.rmtree(doomed, ignore_errors=True)
 
 
 @functools.cache
@@ -337,11 +399,17 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    variables = sorted(key for key in os.environ if key.startswith(("NUMBA_", "FASTNN_SIMD")))
     settings = (
-        [(key, os.environ[key]) for key in variables if key not in AT_RUN_TIME],
+        sorted((key, value) for key, value in os.environ.items() if key.startswith("FASTNN_SIMD")),
+        [(name, getattr(numba.config, name)) for name in _settings_of_code()],
         (sys.version, numba.__version__, llvmlite.__version__, np.__version__),
         (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()),
     )
     digest.update(repr(settings).encode())
     return digest.hexdigest()[:16]
+
+
+def _settings_of_code() -> list[str]:
+    """Return the names of Numba's settings, which the environment, a file or a program may set; not those of CUDA."""
+    names = (name for name in dir(numba.config) if name.isupper() and "CUDA" not in name)
+    return [name for name in names if name not in AT_RUN_TIME]

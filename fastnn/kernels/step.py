@@ -243,8 +243,9 @@ def weights_phase(
 
     `decay` times a weight is the gradient of the penalty. `gradients` has room for all parameters where a batch is
     taken in several rounds or gradients are the result, and is empty where a tile's gradient need not outlive it.
+    Return whether a tile has been updated, rather than the team been stopped before.
     """
-    n_slices = shares.size - 1
+    n_slices, is_updated = shares.size - 1, False
     for number in range(shares[slice_number], shares[slice_number + 1]):
         if is_stopped(state):
             break
@@ -274,3 +275,5 @@ def weights_phase(
             if optimizer != NONE:
                 optimizer_update(optimizer, w, whole, view(moments, w_at, size),
                                  view(moments, moments.size - plan[N_PARAMS] + w_at, size), constants)
+                is_updated = True
+    return is_updated

@@ -19,7 +19,9 @@ ALLOWED = {
         "base.py", "estimators.py", "interop.py", "splitting.py", "patching.py", "main_job.py", "datasets.py",
         "callbacks.py",
     },
-    "llvmlite": {"kernels/simd.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py"},
+    "llvmlite": {
+        "kernels/simd.py", "kernels/team.py", "kernels/system.py", "kernels/inner.py", "kernels/jit.py", "info.py",
+    },
     "safetensors": {"saving.py"},
 }  # fmt: skip
 # patching -> estimators -> base -> training, lbfgs -> model -> workers, rows -> layout, parallel -> kernels; within the
@@ -43,6 +45,7 @@ LAYERS = [
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},
+    {"kernels.system"},
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "interop", "splitting", "saving"},
     {"atomic", "trees", "log", "plotting"},

@@ -25,10 +25,10 @@ from fastnn.kernels.simd import (
     transposed_kernel,
     view,
 )
+from fastnn.kernels.system import array_at
 from fastnn.kernels.team import (
     Engine,
     address_of,
-    array_at,
     call_team,
     code_of,
     complete,

@@ -97,6 +97,17 @@ def next_slice(state, thread, n_slices, phase):
 
 
 @jit
+def next_piece(state, thread, n_threads, n_pieces):
+    """Claim one of the pieces of a team that has no phases, `n_pieces` for each thread, its own first; -1 if none is left."""
+    for turn in range(n_threads):
+        owner = (thread + turn) % n_threads
+        n = _increment(state, CLAIMS + STRIDE * owner)
+        if n <= n_pieces:
+            return owner * n_pieces + n - 1
+    return -1
+
+
+@jit
 def finish_slice(state, n_slices, phase):
     """Report a slice done; True for the last of the phase, whose thread then calls `complete`."""
     return _increment(state, FINISHED) == n_slices * phase

@@ -38,6 +38,7 @@ ROWS_PER_READ = 6
 FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
 SECONDS_PER_CALL = 0.1
 FLOPS_PER_FORWARD = 1e10  # about as long
+MOST_ALONE = 1.5  # times `FLOPS_PER_THREAD`: a prediction that one thread makes as fast as two
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
@@ -330,9 +331,10 @@ class MLP:
                                        work.team))  # fmt: skip
         else:
             flops = self._flops_of_forward(n, sparse)
-            n_threads = 1 if self._is_short(flops) else self._threads_for(flops)
+            n_threads = 1 if self._is_short(flops) else self._threads_for(max(flops, 2 * FLOPS_PER_THREAD))
             work = self._borrowed_forward(n_threads)
-            self._forward_in_calls(X, sparse, out, work, n_threads, max(1, int(n * min(1.0, FLOPS_PER_FORWARD / flops))))
+            step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / flops)))
+            self._forward_in_calls(X, sparse, out, work, n_threads, step)
         self._spare_forward.append(work)
         return out.reshape(-1) if one else out
 
@@ -374,12 +376,12 @@ class MLP:
 
     def _is_short(self, flops: float) -> bool:
         """Whether one thread predicts as fast as two."""
-        return flops * self._dtype.itemsize / 4 <= 2 * FLOPS_PER_THREAD
+        return flops * self._dtype.itemsize / 4 <= MOST_ALONE * FLOPS_PER_THREAD
 
     @functools.cached_property
     def _most_alone(self) -> int:
         """Dense rows whose prediction is short."""
-        rows = 2 * FLOPS_PER_THREAD / (self._flops_of_forward(1) / ROWS_PER_READ * self._dtype.itemsize / 4)
+        rows = MOST_ALONE * FLOPS_PER_THREAD / (self._flops_of_forward(1) / ROWS_PER_READ * self._dtype.itemsize / 4)
         return int(rows) if rows > ROWS_PER_READ else 0
 
     def _activation_codes(self) -> list[int]:

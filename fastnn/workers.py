@@ -7,7 +7,6 @@ needed.
 
 import _thread
 import atexit
-import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -61,12 +60,14 @@ class Workers:
     def take(self, n: int) -> list[Worker]:
         """Return `n` workers, or as many as the system lets start."""
         taken: list[Worker] = []
-        with contextlib.suppress(RuntimeError):
+        try:
             while len(taken) < n:
                 try:
                     taken.append(self._free.pop())
                 except IndexError:
                     taken.append(Worker())
+        except RuntimeError:  # there can be no more threads
+            pass
         return taken
 
     def give_back(self, taken: list[Worker]) -> None:

@@ -98,7 +98,7 @@ def next_slice(state, thread, n_slices, phase):
 
 @jit
 def next_piece(state, thread, n_threads, n_pieces):
-    """Claim one of the pieces of a team that has no phases, `n_pieces` for each thread, its own first; -1 if none is left."""
+    """Claim a piece of work that has no phases, `n_pieces` for each thread, its own first; -1 if none is left."""
     for turn in range(n_threads):
         owner = (thread + turn) % n_threads
         n = _increment(state, CLAIMS + STRIDE * owner)

@@ -7,6 +7,7 @@ row has the same bits whichever rows it comes with.
 
 from typing import Any
 
+import numba
 import numpy as np
 from numba import types
 
@@ -26,7 +27,7 @@ from fastnn.kernels.simd import (
     transpose_block,
     view,
 )
-from fastnn.kernels.system import array_at
+from fastnn.kernels.system import array_at, release_gil, take_gil
 from fastnn.kernels.team import (
     Engine,
     address_of,
@@ -42,6 +43,10 @@ from fastnn.kernels.team import (
 BLOCK_ROWS = 48  # rows that meet a panel of W one after the other
 # Slices of many rows for each thread, so that one that is held up leaves some to the others; and blocks in each.
 MOST_SLICES, BLOCKS_PER_SLICE = 4, 4
+# A call of so many parameters times rows, a few microseconds, keeps the lock of the interpreter: Python threads that
+# hand it to each other take longer. A row stands for some parameters more.
+HELD, PER_ROW = 200_000, 1_000
+CAN_RAISE = bool(numba.config.BOUNDSCHECK)
 
 
 @jit
@@ -208,11 +213,16 @@ _code = code_of(run_forward)
 
 def start(crew, arguments):
     """Call run_forward(thread, *arguments) in this thread and in those of the crew."""
-    state = arguments[8]
+    layers, params, out, state = arguments[4], arguments[5], arguments[7], arguments[8]
     for i in range(state.size if arguments[0] > 1 else 0):
         state[i] = 0
+    held, interpreter = CAN_RAISE or (params.size + PER_ROW) * (out.shape[0] + layers.shape[0]) <= HELD, 0
+    if not held:
+        interpreter = release_gil()
     call_team(crew, _code(arguments), address_of(arguments))
+    if not held:
+        take_gil(interpreter)
 
 
-_engine = Engine(start, argument_types, "-forward")
+_engine = Engine(start, argument_types, "-forward", nogil=False)
 code, is_compiled = _engine.code, _engine.is_compiled

@@ -1,4 +1,4 @@
-"""What compiled code asks of the system: to sleep and to wake, to let others run, and on which CPU.
+"""What compiled code asks of the system and of Python: to sleep and to wake, to let others run, and on which CPU.
 
 The bells are Python's own locks, whose functions need no lock of the interpreter.
 """
@@ -36,6 +36,9 @@ let_others_run = _system(
 )
 wait_for_bell = _system("wait", _take, types.int32, types.int64, types.int32)
 ring_bell = _system("ring", _release, types.void, types.int64)
+# The lock of the interpreter, around what takes long; nothing in between may raise.
+release_gil = _system("release_gil", ctypes.pythonapi.PyEval_SaveThread, types.int64)
+take_gil = _system("take_gil", ctypes.pythonapi.PyEval_RestoreThread, types.void, types.int64)
 
 
 def new_bell() -> int:

@@ -251,11 +251,14 @@ def worker() -> Any:
 class Engine:
     """An entry point for each dtype, compiled when it is first needed: start(crew, arguments).
 
-    `argument_types` gives the types of the arguments for a type of numbers.
+    `argument_types` gives the types of the arguments for a type of numbers. Without `nogil` it is for `start` to
+    decide whether other Python threads run meanwhile.
     """
 
-    def __init__(self, start: Any, argument_types: Callable[[Any], list[Any]], suffix: str) -> None:
-        self._start, self._argument_types, self._suffix = start, argument_types, suffix
+    def __init__(
+        self, start: Any, argument_types: Callable[[Any], list[Any]], suffix: str, nogil: bool = True
+    ) -> None:
+        self._start, self._argument_types, self._suffix, self._nogil = start, argument_types, suffix, nogil
 
     def _name(self, dtype: np.dtype[Any]) -> str:
         return dtype.name + self._suffix
@@ -264,7 +267,7 @@ class Engine:
     def code(self, dtype: np.dtype[Any]) -> Any:
         """Return the compiled function; from the cache when this machine compiled it before."""
         arguments = types.Tuple(self._argument_types(numba.from_dtype(dtype)))  # type: ignore[attr-defined]
-        return entry_point(self._start, types.void(CREW, arguments), self._name(dtype))
+        return entry_point(self._start, types.void(CREW, arguments), self._name(dtype), self._nogil)
 
     def is_compiled(self, dtype: np.dtype[Any]) -> bool:
         """Whether this dtype's code is there, in this process or on disk, so that nobody waits for the compiler."""

@@ -21,7 +21,8 @@ WORDS_OF_CPUS = 16  # of 64 bits, a CPU each, as in C's cpu_set_t
 
 _new_lock = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))
 _take, _release = ctypes.pythonapi.PyThread_acquire_lock, ctypes.pythonapi.PyThread_release_lock
-_HAS_CPUS = sys.platform == "linux"
+_libc: Any = None if sys.platform == "win32" else ctypes.CDLL(None)
+_HAS_CPUS = sys.platform == "linux" and hasattr(_libc, "sched_getcpu")
 
 
 def _system(name: str, function: Any, result: Any, *arguments: Any) -> Any:
@@ -30,9 +31,8 @@ def _system(name: str, function: Any, result: Any, *arguments: Any) -> Any:
     return types.ExternalFunction(f"fastnn_{name}", result(*arguments))
 
 
-_windows = sys.platform == "win32"
 let_others_run = _system(
-    "yield", ctypes.CDLL("kernel32").SwitchToThread if _windows else ctypes.CDLL(None).sched_yield, types.int32
+    "yield", _libc.sched_yield if _libc else ctypes.CDLL("kernel32").SwitchToThread, types.int32
 )
 wait_for_bell = _system("wait", _take, types.int32, types.int64, types.int32)
 ring_bell = _system("ring", _release, types.void, types.int64)
@@ -72,7 +72,6 @@ def array_at(typingctx, address, size, dtype):
 
 
 if _HAS_CPUS:
-    _libc = ctypes.CDLL(None)
     _cpu_of_caller = _system("cpu", _libc.sched_getcpu, types.int32)
     _get_cpus, _set_cpus = (
         _system(name, function, types.int32, types.int32, types.int64, types.int64)

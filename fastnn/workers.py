@@ -32,10 +32,14 @@ class Worker:
         self.mailbox = empty(team.MAILBOX_SIZE, np.int64)
         self.mailbox[team.BELL] = system.new_bell()
         self.crew = np.array([self.mailbox.ctypes.data])  # of a team of this worker and its caller
-        serve, address = team.worker(), int(self.crew[0])
-        self._thread = threading.Thread(target=lambda: serve(address), name="fastnn worker", daemon=True)
+        self._serve = team.worker()
+        self._thread = threading.Thread(target=self._work, name="fastnn worker", daemon=True)
         self._thread.start()
         self.mailbox[team.SLEEPER] = self._thread.native_id
+
+    def _work(self) -> None:
+        """Serve as long as the process runs; the thread refers to its mailbox, whoever else does."""
+        self._serve(int(self.crew[0]))
 
     def tell_to_end(self) -> None:
         """Let the thread end."""
@@ -94,8 +98,8 @@ ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
 class Team:
     """Within a `with` block: the crew that this Python thread calls, of `wanted` threads as many as are free.
 
-    A crew is the addresses of the mailboxes of workers. With Numba's bounds checks
-    there are none: the calling thread alone can raise their error, and others would wait for its slice.
+    A crew is the addresses of the mailboxes of workers. With Numba's bounds checks there are none: the calling thread
+    alone can raise their error, and others would wait for its slice.
     """
 
     def __init__(self, wanted: int) -> None:

@@ -70,7 +70,6 @@ def array_at(typingctx, address, size, dtype):
     return signature, codegen
 
 
-
 if _HAS_CPUS:
     _cpu_of_caller = _system("cpu", _libc.sched_getcpu, types.int32)
     _get_cpus, _set_cpus = (

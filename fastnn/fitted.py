@@ -1,7 +1,9 @@
 """The fitted network of an estimator: its arrays as users see them, the optimizer it goes on with, and its pickles."""
 
 import dataclasses
+import os
 import sys
+import threading
 import warnings
 from typing import Any, Self
 
@@ -18,11 +20,17 @@ from fastnn.training import ConstantRate
 
 Array = npt.NDArray[Any]
 
+# Held while arrays are handed out, and while they are taken back.
+_handing_out = threading.RLock()
+if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
+    os.register_at_fork(after_in_child=_handing_out._at_fork_reinit)  # type: ignore[attr-defined]
+
 
 class FittedArrays:
-    """`coefs_` or `intercepts_`: made from the network when somebody asks for them, and from then on the model's own.
+    """`coefs_` or `intercepts_`: made from the network when somebody asks for them, and then there as long as needed.
 
-    Predictions follow what is written to the arrays; as long as nobody has seen them there is nothing to follow.
+    Predictions follow what is written to the arrays, and so look at all of them. When nobody refers to them any more
+    nothing can be written, and they are taken back; to make them anew is cheaper than to look at them every time.
     """
 
     def __init__(self, of_network: str) -> None:
@@ -34,16 +42,18 @@ class FittedArrays:
     def __get__(self, model: Any, owner: type | None = None) -> Any:
         if model is None:
             return self
-        fitted = vars(model)
-        if self.key not in fitted:
-            net = model._unseen_network()
-            if net is None:
-                raise AttributeError(f"{type(model).__name__!r} object has no attribute {self.name!r}")
-            fitted[self.key] = [np.array(array) for array in getattr(net, self.of_network)]
-        return fitted[self.key]
+        with _handing_out:
+            fitted = vars(model)
+            if self.key not in fitted:
+                net = model._unseen_network()
+                if net is None:
+                    raise AttributeError(f"{type(model).__name__!r} object has no attribute {self.name!r}")
+                fitted[self.key] = [np.array(array) for array in getattr(net, self.of_network)]
+            return fitted[self.key]
 
     def __set__(self, model: Any, arrays: list[Array]) -> None:
-        vars(model)[self.key] = arrays
+        with _handing_out:
+            vars(model)[self.key] = arrays
 
     def __delete__(self, model: Any) -> None:
         model.coefs_, model.intercepts_ = model.coefs_, model.intercepts_  # what is left is the arrays
@@ -54,8 +64,8 @@ class FittedArrays:
 class FittedNetwork(SklearnExchange):
     """Keeps the network of an estimator as `_net`, or as the arrays of `_saved` where it was loaded and not yet used.
 
-    `_coefs_` and `_intercepts_` are there once somebody has seen or set them, and `_followed` are copies of what the
-    network was last brought up to date with.
+    `_coefs_` and `_intercepts_` are there while somebody else has them or what is in them, and `_followed` are copies
+    of what the network was last brought up to date with.
     """
 
     activation: str
@@ -80,7 +90,8 @@ class FittedNetwork(SklearnExchange):
         fitted = self.__dict__
         net = fitted.get("_net") or self._unseen_network()
         if net is None or "_coefs_" in fitted or "_intercepts_" in fitted:
-            return self._follow_arrays(net)
+            with _handing_out:
+                return self._follow_arrays()
         if not self._describes(net):
             self._net = net = net.with_functions(self.activation, self.out_activation_)
         return net
@@ -98,7 +109,8 @@ class FittedNetwork(SklearnExchange):
     def _describes(self, net: MLP) -> bool:
         return net.output == self.out_activation_ and all(name == self.activation for name in net.activations)
 
-    def _follow_arrays(self, net: MLP | None) -> MLP:
+    def _follow_arrays(self) -> MLP:
+        net, shared = self._unseen_network(), self._are_shared()  # before they are looked at: others write meanwhile
         coefs, intercepts = map(_dense, (self.coefs_, self.intercepts_))
         arrays, followed = [*coefs, *intercepts], self.__dict__.get("_followed")
         if net is None or net.sizes != (len(coefs[0]), *map(len, intercepts)):
@@ -112,7 +124,18 @@ class FittedNetwork(SklearnExchange):
             net.weights, net.biases = coefs, intercepts
             followed = [np.array(array) for array in arrays]
         self._net, self._followed = net, followed
+        if not shared and all(_is_own(array, net.dtype) for array in (*self.coefs_, *self.intercepts_)):
+            for name in ("_coefs_", "_intercepts_", "_followed"):
+                self.__dict__.pop(name, None)
         return net
+
+    def _are_shared(self) -> bool:
+        """Whether anybody else refers to the lists of arrays, or to what is in them."""
+        fitted = self.__dict__
+        handed_out = [name for name in ("_coefs_", "_intercepts_") if name in fitted]
+        counts = [count for name in handed_out for count in _counts_in(fitted[name])]
+        lists = [_count_of(fitted, name) for name in handed_out]
+        return any(n > _OWN_COUNT for n in lists) or any(n > _OWN_COUNT_IN_LIST for n in counts)
 
     # -- the optimizer ------------------------------------------------------------------------------------------------
 
@@ -193,6 +216,23 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("fastnn", "sklearn", "contextlib"):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def _count_of(values: dict[str, Any], key: str) -> int:
+    return sys.getrefcount(values[key])
+
+
+def _counts_in(values: Any) -> list[int]:
+    return [sys.getrefcount(value) for value in values]
+
+
+# What is counted, by the same code, of what nobody else refers to.
+_OWN_COUNT, _OWN_COUNT_IN_LIST = _count_of({"": []}, ""), _counts_in([object()])[0]
+
+
+def _is_own(array: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether an array has its memory for itself, and is what would be made from the network."""
+    return type(array) is np.ndarray and array.dtype == dtype and array.flags.owndata and array.flags.carray
 
 
 def _copies(arrays: list[Array]) -> list[Array]:

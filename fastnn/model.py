@@ -1,5 +1,6 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
+import collections
 import contextlib
 import functools
 import os
@@ -37,6 +38,7 @@ ROWS_PER_READ = 6
 FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
 SECONDS_PER_CALL = 0.1
 FLOPS_PER_FORWARD = 1e10  # about as long
+MOST_ALONE = 1.5  # times `FLOPS_PER_THREAD`: a prediction that one thread makes as fast as two
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
@@ -47,6 +49,7 @@ if hasattr(os, "register_at_fork"):  # another Python thread may have it at that
 _BUFFERS = (
     "_layout", "_params", "_spare", "_spare_forward", "_code", "_most_alone", "_nothing", "_no_rows",
 )  # fmt: skip
+MOST_SPARE = 16  # workspaces for prediction that are kept: so many Python threads predict at once without new ones
 _NO_SETTINGS = np.zeros(0)
 _ALONE: contextlib.AbstractContextManager[Array] = contextlib.nullcontext(workers.ALONE)
 
@@ -158,7 +161,7 @@ class MLP:
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
         self._spare: dict[Any, Workspace] = {}
-        self._spare_forward: list[ForwardWorkspace] = []
+        self._spare_forward: collections.deque[ForwardWorkspace] = collections.deque(maxlen=MOST_SPARE)
         self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
 
     def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
@@ -323,42 +326,49 @@ class MLP:
         Sparse rows come with an X of as many rows, and no columns.
         """
         n = len(X)
-        alone = n <= self._most_alone if sparse is None else self._is_short(self._flops_of_forward(n, sparse))
         if out is None:
             out = np.empty((n, self._sizes[-1]), self._dtype)
         else:
-            self._check_out(out, n, one, *((X,) if sparse is None else sparse.arrays))
-            out = out.reshape(n, self._sizes[-1])
-        n_threads = 1 if alone else self._threads_for(self._flops_of_forward(n, sparse))
-        try:
-            work = self._spare_forward.pop()
-            if work.n_threads < n_threads:
-                raise IndexError
-        except IndexError:  # none yet, or other Python threads have them
-            work = ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
-        if alone and sparse is None:
-            arguments = 1, self._output_code, X, 0, work.layers, self._params, work.scratch, out, work.team
-            self._code(workers.ALONE, arguments)
+            self._check_out(out, n, one, X if sparse is None else sparse)
+            out = out.reshape(1, -1) if one else out
+        if sparse is None and n <= self._most_alone:
+            try:
+                work = self._spare_forward.pop()
+            except IndexError:  # none yet, or other Python threads have them
+                work = self._borrowed_forward(1)
+            self._code(workers.ALONE, (1, self._output_code, X, 0, work.layers, self._params, work.scratch, out,
+                                       work.team))  # fmt: skip
         else:
-            self._forward_in_calls(X, sparse, out, work, n_threads, alone)
+            flops = self._flops_of_forward(n, sparse)
+            n_threads = 1 if self._is_short(flops) else self._threads_for(max(flops, 2 * FLOPS_PER_THREAD))
+            work = self._borrowed_forward(n_threads)
+            step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / flops)))
+            self._forward_in_calls(X, sparse, out, work, n_threads, step)
         self._spare_forward.append(work)
         return out.reshape(-1) if one else out
 
+    def _borrowed_forward(self, n_threads: int) -> ForwardWorkspace:
+        """Take a workspace for so many threads: a spare one, or a new one while other Python threads have them."""
+        with contextlib.suppress(IndexError):
+            work = self._spare_forward.pop()
+            if work.n_threads >= n_threads:
+                return work
+        return ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
+
     def _forward_in_calls(
-        self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, alone: bool
+        self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, step: int
     ) -> None:
-        """Call the engine, often enough that Ctrl-C need not wait long."""
+        """Call the engine for `step` rows at a time, so that Ctrl-C need not wait long."""
         code = self._code  # compiled before CPUs are held
-        step = max(1, int(FLOPS_PER_FORWARD * ROWS_PER_READ / self._flops_of_forward(ROWS_PER_READ, sparse)))
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
             entries = None if sparse is None else sparse.addresses(start)
             arguments = (
-                n_threads, self._output_code, X[rows], 0 if entries is None else entries.ctypes.data, work.layers,
-                self._params, work.scratch, out[rows], work.team,
+                n_threads, self._output_code, X[rows],
+                0 if entries is None else entries.ctypes.data, work.layers, self._params, work.scratch, out[rows],
+                work.team,
             )  # fmt: skip
-            work.team[:] = 0
-            with _ALONE if alone else workers.Team(n_threads) as crew:
+            with _ALONE if n_threads == 1 else workers.Team(n_threads) as crew:
                 code(crew, arguments)
 
     @functools.cached_property
@@ -375,12 +385,12 @@ class MLP:
 
     def _is_short(self, flops: float) -> bool:
         """Whether one thread predicts as fast as two."""
-        return flops * self._dtype.itemsize / 4 <= 2 * FLOPS_PER_THREAD
+        return flops * self._dtype.itemsize / 4 <= MOST_ALONE * FLOPS_PER_THREAD
 
     @functools.cached_property
     def _most_alone(self) -> int:
         """Dense rows whose prediction is short."""
-        rows = 2 * FLOPS_PER_THREAD / (self._flops_of_forward(1) / ROWS_PER_READ * self._dtype.itemsize / 4)
+        rows = MOST_ALONE * FLOPS_PER_THREAD / (self._flops_of_forward(1) / ROWS_PER_READ * self._dtype.itemsize / 4)
         return int(rows) if rows > ROWS_PER_READ else 0
 
     def _activation_codes(self) -> list[int]:
@@ -615,16 +625,27 @@ class MLP:
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
-    def _check_out(self, out: Array, n: int, one: bool, *inputs: Array) -> None:
-        expected = (self.sizes[-1],) if one else (n, self.sizes[-1])
-        if not is_plain(out) or out.dtype != self.dtype:
-            raise TypeError(f"out must be a plain NumPy array of dtype {self.dtype}")
+    def _check_out(self, out: Array, n: int, one: bool, X: Array | Rows) -> None:
+        expected = (self._sizes[-1],) if one else (n, self._sizes[-1])
+        if not is_plain(out) or out.dtype != self._dtype:
+            found = f"dtype {out.dtype}" if is_plain(out) else type(out).__name__
+            raise TypeError(
+                f"out must be a plain NumPy array of dtype {self._dtype}, got {found};"
+                f" use numpy.empty({expected}, {self._dtype.name!r})"
+            )
         if out.shape != expected:
-            raise ValueError(f"out must have shape {expected}, got {out.shape}")
-        if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
-            raise ValueError("out must be C-contiguous, aligned and writeable")
-        if any(np.may_share_memory(part, out) for part in inputs):
-            raise ValueError("out must not share memory with X")
+            raise ValueError(f"out must have shape {expected}, got {out.shape}; leave it out to have an array made")
+        if not out.flags.carray:
+            raise ValueError(
+                "out must be C-contiguous, aligned and writeable, got"
+                f" {', '.join(name for name, there in _layout_of(out) if not there)};"
+                f" use numpy.empty({expected}, {self._dtype.name!r})"
+            )
+        if isinstance(X, Rows) or X is out or X.base is not None or out.base is not None:  # else each owns its memory
+            inputs = X.arrays if isinstance(X, Rows) else (X,)
+            for name, arrays in {"X": inputs, "the network's parameters": (self._params,)}.items():
+                if any(np.may_share_memory(array, out) for array in arrays):
+                    raise ValueError(f"out must not share memory with {name}, got a view of it; use another array")
 
     def _checked_targets(self, y: Any, n: int) -> tuple[Array, Array]:
         """Return class indices and targets as the kernels take them, one of them empty."""
@@ -759,6 +780,12 @@ def _checked_random_state(random_state: Any) -> np.random.RandomState:
     raise ValueError(
         f"random_state must be an integer in [0, 2**32), a numpy.random.RandomState or None, got {random_state!r}"
     )
+
+
+def _layout_of(array: Array) -> list[tuple[str, bool]]:
+    """Return what an array is not, and whether it is all the same."""
+    flags = array.flags
+    return [("not contiguous", flags.c_contiguous), ("not aligned", flags.aligned), ("read-only", flags.writeable)]
 
 
 def _as_array(name: str, values: Any) -> Array:

@@ -7,7 +7,6 @@ needed.
 
 import _thread
 import atexit
-import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn import parallel
-from fastnn.kernels import team
+from fastnn.kernels import system, team
 from fastnn.layout import empty
 
 Crew = npt.NDArray[np.int64]
@@ -31,29 +30,21 @@ class Worker:
 
     def __init__(self) -> None:
         self.mailbox = empty(team.MAILBOX_SIZE, np.int64)
-        self.address = self.mailbox.ctypes.data
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self.mailbox[team.BELL] = system.new_bell()
+        self.crew = np.array([self.mailbox.ctypes.data])  # of a team of this worker and its caller
         self._serve = team.worker()
-        self._ends = False
         self._thread = threading.Thread(target=self._work, name="fastnn worker", daemon=True)
         self._thread.start()
+        self.mailbox[team.SLEEPER] = self._thread.native_id
 
     def _work(self) -> None:
-        while not self._ends:
-            self._bell.acquire()
-            self._serve(self.address)
-
-    def wake(self) -> None:
-        """Get it to look at its mailbox, if it sleeps; its team begins meanwhile."""
-        if self.mailbox[team.DOES] == team.ASLEEP:
-            self.mailbox[team.DOES] = team.WAITS
-            self._bell.release()
+        """Serve as long as the process runs; the thread refers to its mailbox, whoever else does."""
+        self._serve(int(self.crew[0]))
 
     def tell_to_end(self) -> None:
-        """Let the thread end, when it has been awake for a while."""
-        self._ends = True
-        self.wake()
+        """Let the thread end."""
+        self.mailbox[team.ENDS] = 1
+        system.ring(int(self.mailbox[team.BELL]))
 
     def join(self) -> None:
         """Wait for the end of the thread."""
@@ -73,12 +64,14 @@ class Workers:
     def take(self, n: int) -> list[Worker]:
         """Return `n` workers, or as many as the system lets start."""
         taken: list[Worker] = []
-        with contextlib.suppress(RuntimeError):
+        try:
             while len(taken) < n:
                 try:
                     taken.append(self._free.pop())
                 except IndexError:
                     taken.append(Worker())
+        except RuntimeError:  # there can be no more threads
+            pass
         return taken
 
     def give_back(self, taken: list[Worker]) -> None:
@@ -105,8 +98,8 @@ ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
 class Team:
     """Within a `with` block: the crew that this Python thread calls, of `wanted` threads as many as are free.
 
-    A crew is the addresses of the mailboxes of workers, which are awake or will be soon. With Numba's bounds checks
-    there are none: the calling thread alone can raise their error, and others would wait for its slice.
+    A crew is the addresses of the mailboxes of workers. With Numba's bounds checks there are none: the calling thread
+    alone can raise their error, and others would wait for its slice.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -118,9 +111,8 @@ class Team:
     def __enter__(self) -> Crew:
         try:
             self.workers = workers.take(parallel.budget.take(self.wanted) - 1)
-            for worker in self.workers:
-                worker.wake()
-            return np.array([worker.address for worker in self.workers], np.int64)
+            crews = [worker.crew for worker in self.workers]
+            return crews[0] if len(crews) == 1 else np.concatenate(crews or [ALONE])
         except BaseException:
             self.__exit__()
             raise

@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -383,6 +384,83 @@ def test_predictions_follow_the_coefs():
     assert model._network() is net
     model.intercepts_ = theirs.intercepts_ = [b + 1.0 for b in theirs.intercepts_]
     np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-8)
+
+
+HOLDERS = {
+    "lists": lambda model: (model.coefs_, lambda lists, value: lists[0].fill(value)),
+    "an array": lambda model: (model.coefs_[0], lambda array, value: array.fill(value)),
+    "a view": lambda model: (model.coefs_[0].T[:2], lambda view, value: view.fill(value)),
+    "a view of a view": lambda model: (model.coefs_[0].reshape(-1)[1:], lambda view, value: view.fill(value)),
+    "a memoryview": lambda model: (memoryview(model.coefs_[0]), lambda view, value: view.__setitem__((0, 0), value)),
+    "an iterator": lambda model: (iter(model.coefs_), lambda arrays, value: next(arrays).fill(value)),
+    "intercepts": lambda model: (model.intercepts_[-1], lambda array, value: array.__setitem__(0, value)),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_predictions_follow_whoever_holds_the_coefs(holder):
+    model, _ = fit_both("multiclass")
+    X = data("multiclass")[0]
+    held, write = HOLDERS[holder](model)
+    for _ in range(3):
+        model.predict_proba(X)
+    before = model.predict_proba(X)
+    write(held, 0.5)
+    after = model.predict_proba(X)
+    del held
+    assert not np.array_equal(before, after)
+    for _ in range(2):
+        np.testing.assert_array_equal(model.predict_proba(X), after)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), after)
+    assert "_coefs_" not in vars(model)  # there is nothing to follow any more
+
+
+def test_coefs_that_nobody_holds_are_taken_back():
+    model, _ = fit_both("multiclass")
+    X = data("multiclass")[0]
+    model.coefs_[0][0, 0] = 0.5
+    model.predict_proba(X)
+    assert not {"_coefs_", "_intercepts_", "_followed"} & set(vars(model))
+    assert model.coefs_[0][0, 0] == 0.5 and model.coefs_ is model.coefs_
+
+
+@pytest.mark.parametrize("change", [np.asfortranarray, lambda w: w.astype(np.float32), lambda w: np.array(w)[:]])
+def test_coefs_that_were_assigned_stay_as_they_are(change):
+    model, theirs = fit_both("multiclass")
+    X = data("multiclass")[0]
+    model.coefs_ = [change(w) for w in model.coefs_]
+    model.predict_proba(X)
+    memory = [w if w.base is None else w.base for w in model.coefs_]
+    kinds = [(w.dtype, w.flags.f_contiguous) for w in model.coefs_]
+    model.predict_proba(X)
+    assert kinds == [(w.dtype, w.flags.f_contiguous) for w in model.coefs_]
+    for ours, w in zip(memory, theirs.coefs_, strict=True):
+        ours *= 2
+        w *= 2
+    np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-4)
+
+
+def test_no_write_to_the_coefs_is_lost_among_threads():
+    model, _ = fit_both("multiclass")
+    X = data("multiclass")[0]
+    end = threading.Event()
+
+    def predict():
+        while not end.is_set():
+            model.predict_proba(X)
+
+    others = [threading.Thread(target=predict) for _ in range(2)]
+    for other in others:
+        other.start()
+    try:
+        for i in range(300):
+            model.intercepts_[0][0] = i
+            model._network()
+            assert model.intercepts_[0][0] == i
+    finally:
+        end.set()
+        for other in others:
+            other.join()
 
 
 def test_coefs_are_plain_arrays():

@@ -20,7 +20,7 @@ ALLOWED = {
         "callbacks.py",
     },
     "llvmlite": {
-        "kernels/simd.py", "kernels/shuffle.py", "kernels/team.py", "kernels/inner.py", "kernels/jit.py", "info.py",
+        "kernels/simd.py", "kernels/team.py", "kernels/system.py", "kernels/inner.py", "kernels/jit.py", "info.py",
     },
     "safetensors": {"saving.py"},
 }  # fmt: skip
@@ -45,6 +45,7 @@ LAYERS = [
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},
+    {"kernels.system"},
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "interop", "splitting", "saving"},
     {"atomic", "trees", "log", "plotting"},

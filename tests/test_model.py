@@ -192,6 +192,45 @@ def test_out_is_written_and_returned():
     assert np.isnan(out[[0, -1]]).all()
 
 
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (lambda net: np.empty((20, 4), "float32"), TypeError, "out must be .* float64, got dtype float32; use"),
+        (lambda net: [[0.0] * 4] * 20, TypeError, "out must be .*, got list; use"),
+        (lambda net: np.empty((4, 20)), ValueError, r"out must have shape \(20, 4\), got \(4, 20\); leave it out"),
+        (lambda net: np.empty((4, 20)).T, ValueError, "out must be C-contiguous.*, got not contiguous; use"),
+        (lambda net: read_only(np.empty((20, 4))), ValueError, "out must be .* writeable, got read-only; use"),
+        (lambda net: net.flat_parameters[:80].reshape(20, 4), ValueError, "share memory with the network's parameters"),
+    ],
+)
+def test_out_that_does_not_fit_is_refused(out, error, message):
+    net, X, _ = problem((6, 9, 4), 20)
+    before = net.forward(X)
+    with pytest.raises(error, match=message):
+        net.forward(X, out=out(net))
+    np.testing.assert_array_equal(net.forward(X), before)
+
+
+def test_out_may_not_be_a_part_of_X_nor_X_of_out():
+    net, X, _ = problem((4, 9, 4), 20)
+    for rows, out in ((X, X), (X[1:], X[:-1]), (X, X[:]), (X[:], X)):
+        with pytest.raises(ValueError, match="out must not share memory with X"):
+            net.forward(rows, out=out)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def test_spare_workspaces_for_prediction_are_bounded():
+    net, X, _ = problem((4, 9, 4), 20)
+    net.forward(X)
+    net._spare_forward.extend(net._spare_forward.copy() * 100)
+    net.forward(X)
+    assert len(net._spare_forward) <= 20
+
+
 def test_no_rows():
     net, X, T = problem((6, 9, 4), 0)
     assert net.forward(X).shape == (0, 4)

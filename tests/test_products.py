@@ -54,6 +54,16 @@ def transposed_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumul
 
 
 @numba.njit
+def row_kernel(z, z_at, ldz, a, a_at, lda, w, w_at, ldw, k, m, v, floor):
+    simd.row_kernel(z, z_at, ldz, a, a_at, lda, w, w_at, ldw, k, m, v, floor)
+
+
+@numba.njit
+def copy_first(target, target_at, source, source_at, n):
+    simd.copy_first(target, target_at, source, source_at, n)
+
+
+@numba.njit
 def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
     products.layer_backward(layer, scratch, da_at, dz_at, params, ld, width)
 
@@ -128,6 +138,36 @@ def test_micro_kernel(dtype, vectors, accumulate):
                     lambda *args, n=n: from_panels(*args, vectors, accumulate, n),
                     m, vectors * simd.lanes(dtype), k * n, dtype, accumulate,
                 )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vectors", range(1, simd.PANEL_VECTORS + 1))
+@pytest.mark.parametrize("floor", [-np.inf, 0.0])
+def test_row_kernel(dtype, vectors, floor):
+    rng, width, kind = np.random.default_rng(0), vectors * simd.lanes(dtype), np.dtype(dtype).type
+    for m in simd.heights(vectors):
+        for k in CONTRACTIONS:
+            a, w = (rng.integers(-8, 8, shape).astype(dtype) for shape in ((m, k + 3), (k + 1, width + 5)))
+            w[k, 3] = np.nan  # a bias
+            z = np.full((m + 1, width + 2), UNTOUCHED, dtype)
+            row_kernel(
+                z.ravel(), 1, width + 2, a.ravel(), 2, k + 3, w.ravel(), 3, width + 5, k, m, vectors, kind(floor)
+            )
+            expected = np.full(z.shape, UNTOUCHED, dtype)
+            expected[:m, 1:-1] = np.maximum(a[:, 2:-1] @ w[:k, 3:-2] + w[k, 3:-2], floor)
+            np.testing.assert_array_equal(z, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_copy_first(dtype):
+    lanes = simd.lanes(dtype)
+    source = np.arange(1, 3 * lanes).astype(dtype)
+    for n in (1, 2, lanes - 1, lanes, lanes + 1, 10 * lanes):
+        target = np.full(3 * lanes, UNTOUCHED, dtype)
+        copy_first(target, 1, source, 2, n)
+        expected = np.full(3 * lanes, UNTOUCHED, dtype)
+        expected[1 : 1 + min(n, lanes)] = source[2 : 2 + min(n, lanes)]
+        np.testing.assert_array_equal(target, expected)
 
 
 def from_panels(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumulate, n):

@@ -435,15 +435,30 @@ def test_all_of_a_team_meet(meeting):
         assert meeting(n) == [1] * n
 
 
-def test_a_worker_that_sleeps_is_woken(meeting):
-    meeting(2)
-    worker = workers.workers._free[-1]
+def await_sleep(worker):
     deadline = time.monotonic() + 60
     while worker.mailbox[team.DOES] != team.ASLEEP:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_worker_that_sleeps_is_woken(meeting):
+    meeting(2)
+    worker = workers.workers._free[-1]
+    await_sleep(worker)
     assert meeting(2) == [1, 1]
     assert workers.workers._free[-1] is worker
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell CPUs")
+def test_a_worker_that_was_woken_may_run_where_it_might_before(meeting):
+    meeting(2)
+    worker = workers.workers._free[-1]
+    allowed = os.sched_getaffinity(worker.mailbox[team.SLEEPER])
+    for _ in range(3):
+        await_sleep(worker)
+        assert meeting(2) == [1, 1]
+        assert os.sched_getaffinity(worker.mailbox[team.SLEEPER]) == allowed == os.sched_getaffinity(0)
 
 
 def test_workers_are_used_again(meeting):
@@ -462,7 +477,7 @@ def test_teams_of_several_python_threads_have_workers_of_their_own(meeting):
     for caller in callers:
         caller.join()
     assert all(marks[0] == 1 and sum(marks) in (1, 2) for marks in found) and len(found) == 150
-    assert len(workers.workers._free) == len({worker.address for worker in workers.workers._free})
+    assert len(workers.workers._free) == len({int(worker.crew[0]) for worker in workers.workers._free})
 
 
 def test_a_process_ends_at_once_and_its_workers_with_it():

@@ -7,37 +7,46 @@ row has the same bits whichever rows it comes with.
 
 from typing import Any
 
+import numba
 import numpy as np
 from numba import types
 
-from fastnn.kernels.activations import IDENTITY, activation_forward
+from fastnn.kernels.activations import IDENTITY, RELU, activation_forward
 from fastnn.kernels.jit import jit
 from fastnn.kernels.losses import SOFTMAX, output_forward
 from fastnn.kernels.plan import ACTIVATION, N_IN, N_OUT, WEIGHTS
 from fastnn.kernels.products import panel_width, round_up
 from fastnn.kernels.simd import (
     block_height,
+    copy_first,
     flush_subnormals,
     lanes_of,
     restore_subnormals,
+    row_kernel,
     sparse_row,
     transpose_block,
-    transposed_kernel,
     view,
 )
+from fastnn.kernels.system import array_at, release_gil, take_gil
 from fastnn.kernels.team import (
     Engine,
     address_of,
-    array_at,
     call_team,
     code_of,
     complete,
     finish_slice,
+    next_piece,
     next_slice,
     wait_for,
 )
 
 BLOCK_ROWS = 48  # rows that meet a panel of W one after the other
+# Slices of many rows for each thread, so that one that is held up leaves some to the others; and blocks in each.
+MOST_SLICES, BLOCKS_PER_SLICE = 4, 4
+# A call of so many parameters times rows, a few microseconds, keeps the lock of the interpreter: Python threads that
+# hand it to each other take longer. A row stands for some parameters more.
+HELD, PER_ROW = 200_000, 1_000
+CAN_RAISE = bool(numba.config.BOUNDSCHECK)
 
 
 @jit
@@ -51,7 +60,7 @@ def leading_dimension_of(layers, lanes):
 
 @jit
 def scratch_size(ld):
-    """Elements of scratch of a slice: two layers, the outputs by unit, and two rows of work."""
+    """Elements of scratch of a thread: two layers, the outputs by unit, and two rows of work."""
     return BLOCK_ROWS * (3 * ld + 2)
 
 
@@ -65,19 +74,14 @@ def count_panels(n_units, lanes):
 
 
 @jit
-def dense_panel(z, z_at, ld, a, a_at, lda, params, w_at, n_in, n_rows, panel):
-    """One panel of a . W + b, by row."""
+def dense_panel(z, z_at, ld, a, a_at, lda, params, w_at, n_in, n_rows, panel, floor):
+    """One panel of a . W + b, by row, at least `floor`."""
     vectors, first = panel // lanes_of(params), 0
     while first < n_rows:
         height = block_height(n_rows - first, vectors)
-        transposed_kernel(z, z_at + first * ld, ld, a, a_at + first * lda, lda, params, w_at, panel,
-                          n_in, height, vectors, False, params, w_at + 64 * panel, 1, 0)
+        row_kernel(z, z_at + first * ld, ld, a, a_at + first * lda, lda, params, w_at, panel, n_in, height, vectors,
+                   floor)
         first += height
-    biases = view(params, w_at + n_in * panel, panel)
-    for r in range(n_rows):
-        row = view(z, z_at + r * ld, panel)
-        for u in range(panel):
-            row[u] += biases[u]
 
 
 @jit
@@ -96,7 +100,10 @@ def sparse_panel(z, z_at, ld, entries, first, params, w_at, n_in, n_rows, panel)
 @jit
 def forward_panels(z, z_at, ld, a, a_at, lda, entries, first, params, layer, activation, n_rows, low, high):
     """Panels [low, high) of f(a . W + b), by row; with `entries`, a is sparse, its rows those from `first` on."""
-    n_in, n_out, lanes = layer[N_IN], layer[N_OUT], lanes_of(params)
+    n_in, n_out, lanes, T = layer[N_IN], layer[N_OUT], lanes_of(params), params.dtype.type
+    floor, is_done = -T(np.inf), activation == IDENTITY
+    if activation == RELU and entries == 0:
+        floor, is_done = T(0.0), True
     unit, number = 0, 0
     while unit < n_out:
         panel = panel_width(n_out - unit, lanes)
@@ -105,8 +112,8 @@ def forward_panels(z, z_at, ld, a, a_at, lda, entries, first, params, layer, act
             if entries != 0:
                 sparse_panel(z, z_at + unit, ld, entries, first, params, w_at, n_in, n_rows, panel)
             else:
-                dense_panel(z, z_at + unit, ld, a, a_at, lda, params, w_at, n_in, n_rows, panel)
-            for r in range(n_rows):
+                dense_panel(z, z_at + unit, ld, a, a_at, lda, params, w_at, n_in, n_rows, panel, floor)
+            for r in range(0 if is_done else n_rows):
                 activation_forward(activation, view(z, z_at + r * ld + unit, panel))
         unit += panel
         number += 1
@@ -124,10 +131,10 @@ def transpose_rows(target, target_at, target_ld, source, source_at, source_ld, n
 
 @jit
 def copy_rows(out, first, z, z_at, ld, n_rows, n_out):
+    lanes = lanes_of(z)
     for r in range(n_rows):
-        row = view(z, z_at + r * ld, n_out)
-        for u in range(n_out):
-            out[first + r, u] = row[u]
+        for u in range(0, n_out, lanes):
+            copy_first(out, (first + r) * n_out + u, z, z_at + r * ld + u, n_out - u)
 
 
 @jit
@@ -147,23 +154,26 @@ def write_outputs(output, z, z_at, ld, n_rows, n_out, work_at, out, first):
 
 
 @jit
-def run_forward(thread, n_slices, output, X, entries, layers, params, scratch, out, state):
+def run_forward(thread, n_threads, output, X, entries, layers, params, scratch, out, state):
     """One thread's way through all the layers.
 
     The rows are those of X or, where `entries` is not 0, those of a CSR matrix: the addresses of its `data`, `indices`
-    and `indptr` stand there, since three arrays more would cost a call for one row a tenth of its time. Each slice has
-    `scratch_size` elements of scratch. `state` is zeros.
+    and `indptr` stand there, since three arrays more would cost a call for one row a tenth of its time. Each thread has
+    `scratch_size` elements of scratch.
     """
     subnormals = flush_subnormals()
     n_rows, n_layers, lanes = out.shape[0], layers.shape[0], lanes_of(params)
     n_out, ld = layers[n_layers - 1, N_OUT], leading_dimension_of(layers, lanes)
-    n_scratch = scratch_size(ld)
     # Slices of the rows, or, of a few rows, parts of each layer.
-    n_slices_of_rows, n_parts = (1, n_slices) if n_rows <= BLOCK_ROWS else (n_slices, 1)
-    phase, number = 0, next_slice(state, thread, n_slices, 1) if n_slices_of_rows > 1 else 0
+    n_parts, n_own = (n_threads, 1) if n_rows <= BLOCK_ROWS else (1, 1)
+    n_slices, base = 1, 0
+    if n_threads > n_parts:
+        n_own = min(MOST_SLICES, max(1, n_rows // (BLOCKS_PER_SLICE * BLOCK_ROWS * n_threads)))
+        n_slices, base = n_threads * n_own, thread * scratch_size(ld)
+    phase, number = 0, next_piece(state, thread, n_threads, n_own) if n_slices > 1 else 0
     while number >= 0:
-        high, base = n_rows * (number + 1) // n_slices_of_rows, number * n_scratch
-        for first in range(n_rows * number // n_slices_of_rows, high, BLOCK_ROWS):
+        high = n_rows * (number + 1) // n_slices
+        for first in range(n_rows * number // n_slices, high, BLOCK_ROWS):
             n = min(BLOCK_ROWS, high - first)
             a, lda, z_at = view(X, 0, X.size), layers[0, N_IN], base
             a_at, following = first * lda, base + BLOCK_ROWS * ld
@@ -186,7 +196,7 @@ def run_forward(thread, n_slices, output, X, entries, layers, params, scratch, o
                         complete(state, phase)
                     wait_for(state, phase)
                 a, a_at, lda, z_at, following = scratch, z_at, ld, following, z_at
-        number = next_slice(state, thread, n_slices, 1) if n_slices_of_rows > 1 else -1
+        number = next_piece(state, thread, n_threads, n_own) if n_slices > 1 else -1
     restore_subnormals(subnormals)
 
 
@@ -203,8 +213,16 @@ _code = code_of(run_forward)
 
 def start(crew, arguments):
     """Call run_forward(thread, *arguments) in this thread and in those of the crew."""
+    layers, params, out, state = arguments[4], arguments[5], arguments[7], arguments[8]
+    for i in range(state.size if arguments[0] > 1 else 0):
+        state[i] = 0
+    held, interpreter = CAN_RAISE or (params.size + PER_ROW) * (out.shape[0] + layers.shape[0]) <= HELD, 0
+    if not held:
+        interpreter = release_gil()
     call_team(crew, _code(arguments), address_of(arguments))
+    if not held:
+        take_gil(interpreter)
 
 
-_engine = Engine(start, argument_types, "-forward")
+_engine = Engine(start, argument_types, "-forward", nogil=False)
 code, is_compiled = _engine.code, _engine.is_compiled

@@ -120,8 +120,8 @@ class Start:
 starts: list[Start] = []  # of this process
 
 
-def entry_point(function: Callable[..., Any], signature: Any, name: str) -> Any:
-    """Compile `function` for one signature, or load it from the cache.
+def entry_point(function: Callable[..., Any], signature: Any, name: str, nogil: bool = True) -> Any:
+    """Compile `function` for one signature, or load it from the cache; with `nogil` it lets other Python threads run.
 
     Each entry has a folder of its own: Numba's cache can cross two signatures of one function when two processes
     compile them at the same time.
@@ -129,7 +129,7 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str) -> Any:
     check_compiler()  # it may have been set since
     with _compiling:
         begin, base = time.perf_counter(), _folder_with(name) or cache_folder()
-        dispatcher = numba.njit(pipeline_class=Entry, **FLAGS)(function)
+        dispatcher = numba.njit(pipeline_class=Entry, **{**FLAGS, "nogil": nogil})(function)
         folder = None if base is None else base / name
         if folder is not None:
             _note_use(folder.parent)

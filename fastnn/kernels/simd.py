@@ -142,21 +142,21 @@ def _repeat(builder: Any, n: Any, values: list[Any], body: Callable[[list[Any]],
     return phis
 
 
-def _build_micro_kernel(function: Any, kind: Kind, m: int, v: int, vector: Any) -> None:
-    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors], every accumulator in a register."""
-    c, ldc, a, lda, b, ldb, k, accumulate, ahead, own, n_lines, panels, distance = function.args
-    count = vector.count
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    fma, line = _fma(builder, vector), ir.Constant(I64, count * LINE * 8 // SIMD_BITS)
-    by_k, by_m = (lda, ir.Constant(I64, 1)) if kind is Kind.FORWARD else (ir.Constant(I64, 1), lda)
+def _cells(builder: Any, c: Any, ldc: Any, m: int, v: int, count: int) -> Iterator[Any]:
+    """Pointers to the vectors of a block of C."""
+    for i in range(m):
+        row = builder.gep(c, [builder.mul(ldc, ir.Constant(I64, i))])
+        yield from (builder.gep(row, [ir.Constant(I64, j * count)]) for j in range(v))
+
+
+def _outer_product(
+    builder: Any, m: int, v: int, vector: Any, by_m: Any, by_k: Any, ldb: Any
+) -> Callable[[Any, Any, list[Any]], list[Any]]:
+    """Return what adds A[k, m] * B[k, v vectors] to the sums, and goes to the next k of both."""
+    fma, count = _fma(builder, vector), vector.count
     # Every fourth row of A by a pointer of its own: offsets to all of them would not fit in the general registers.
     near = [builder.mul(by_m, ir.Constant(I64, i)) for i in range(min(m, 4))]
     apart = builder.mul(by_m, ir.Constant(I64, 4))
-
-    def cells() -> Iterator[Any]:
-        for i in range(m):
-            row = builder.gep(c, [builder.mul(ldc, ir.Constant(I64, i))])
-            yield from (builder.gep(row, [ir.Constant(I64, j * count)]) for j in range(v))
 
     def products(a_k: Any, b_k: Any, sums: list[Any]) -> list[Any]:
         columns = [_load(builder, builder.gep(b_k, [ir.Constant(I64, j * count)]), vector) for j in range(v)]
@@ -166,6 +166,21 @@ def _build_micro_kernel(function: Any, kind: Kind, m: int, v: int, vector: Any) 
             scalar = _broadcast(builder, builder.load(builder.gep(row, [near[i % 4]])), vector)
             results += [builder.call(fma, [scalar, columns[j], sums[i * v + j]]) for j in range(v)]
         return [builder.gep(a_k, [by_k]), builder.gep(b_k, [ldb]), *results]
+
+    return products
+
+
+def _build_micro_kernel(function: Any, kind: Kind, m: int, v: int, vector: Any) -> None:
+    """C[m, v vectors] (+)= sum over k of A[k, m] * B[k, v vectors], every accumulator in a register."""
+    c, ldc, a, lda, b, ldb, k, accumulate, ahead, own, n_lines, panels, distance = function.args
+    count = vector.count
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    line = ir.Constant(I64, count * LINE * 8 // SIMD_BITS)
+    by_k, by_m = (lda, ir.Constant(I64, 1)) if kind is Kind.FORWARD else (ir.Constant(I64, 1), lda)
+    products = _outer_product(builder, m, v, vector, by_m, by_k, ldb)
+
+    def cells() -> Iterator[Any]:
+        return _cells(builder, c, ldc, m, v, count)
 
     def step(values: list[Any]) -> list[Any]:
         ahead_k, a_k, b_k, *sums = values
@@ -217,9 +232,7 @@ def _call_micro_kernel(context: Any, builder: Any, signature: Any, args: Any, ki
     """Call the micro-kernel of m rows and v vectors."""
     _, _, ldc, _, _, lda, _, _, ldb, k, m, v, accumulate = args[:13]
     c, a, b, ahead = (_pointer(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 3, 6, 13))
-    element = context.get_data_type(signature.args[0].dtype)
-    vector, pointer = _vector_type(element), element.as_pointer()
-    own, n_lines = ir.Constant(pointer, None), ir.Constant(I64, 0)
+    own, n_lines = ir.Constant(c.type, None), ir.Constant(I64, 0)
     panels, distance = ir.Constant(I64, 1), ir.Constant(I64, 0)
     if kind is Kind.GRADIENT:
         distance, own = args[15], _pointer(context, builder, signature.args[16], args[16], args[17])
@@ -229,20 +242,28 @@ def _call_micro_kernel(context: Any, builder: Any, signature: Any, args: Any, ki
     arguments = [
         c, ldc, a, lda, b, ldb, k, builder.trunc(accumulate, I1), ahead, own, n_lines, panels, distance,
     ]  # fmt: skip
+    _call_by_shape(builder, kind.value, arguments, m, v, functools.partial(_build_micro_kernel, kind=kind))
+    return context.get_dummy_value()
+
+
+def _call_by_shape(
+    builder: Any, name: str, arguments: list[Any], m: Any, v: Any, build: Callable[..., None]
+) -> None:
+    """Call the function `name` for register blocks of m rows and v vectors; C is the first argument."""
+    vector = _vector_type(arguments[0].type.pointee)
     kernel_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-    end = builder.append_basic_block("micro_kernel_end")
+    end = builder.append_basic_block(f"{name}_end")
     switch = builder.switch(builder.add(builder.mul(m, ir.Constant(I64, 4)), v), end)
     for vectors in _MOST_ROWS:
         for rows in heights(vectors):
-            name = f"fastnn_{kind.value}_{element}_{vector.count}_{rows}x{vectors}"
-            build = functools.partial(_build_micro_kernel, kind=kind, m=rows, v=vectors, vector=vector)
+            full_name = f"fastnn_{name}_{vector.element}_{vector.count}_{rows}x{vectors}"
             with builder.goto_block(builder.append_basic_block()):
                 block = builder.block
-                builder.call(_internal(builder.module, name, kernel_type, build), arguments)
+                made = functools.partial(build, m=rows, v=vectors, vector=vector)
+                builder.call(_internal(builder.module, full_name, kernel_type, made), arguments)
                 builder.branch(end)
             switch.add_case(ir.Constant(I64, rows * 4 + vectors), block)
     builder.position_at_end(end)
-    return context.get_dummy_value()
 
 
 def _product(c: Any, a: Any, b: Any, ahead: Any) -> list[Any]:
@@ -295,6 +316,63 @@ def gradient_kernel(
         return _call_micro_kernel(context, builder, signature, args, Kind.GRADIENT)
 
     return types.void(*_product(c, a, b, ahead), types.int64, own, types.int64, types.int64), codegen
+
+
+def _build_row_kernel(function: Any, m: int, v: int, vector: Any) -> None:
+    z, ldz, a, lda, w, ldw, k, floor = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    products = _outer_product(builder, m, v, vector, lda, ir.Constant(I64, 1), ldw)
+
+    def step(values: list[Any]) -> list[Any]:
+        a_k, w_k, *sums = values
+        return products(a_k, w_k, sums)
+
+    zero = ir.Constant(vector, [0.0] * vector.count)
+    _, biases, *sums = _repeat(builder, k, [a, w, *[zero] * (m * v)], step)
+    added = [_load(builder, part, vector) for part in _parts(builder, biases, v, vector)]
+    least = _broadcast(builder, floor, vector)
+    for i, cell in enumerate(_cells(builder, z, ldz, m, v, vector.count)):
+        total = builder.fadd(sums[i], added[i % v])
+        _store(builder, builder.select(builder.fcmp_ordered("<", total, least), least, total), cell)
+    builder.ret_void()
+
+
+@intrinsic
+def row_kernel(typingctx, z, z_at, ldz, a, a_at, lda, w, w_at, ldw, k, m, v, floor):
+    """Z[m, v vectors] = W[k] + the sum over k of A[m, k] W[k, v vectors], at least `floor`; NaN stays NaN."""
+    i = types.int64
+
+    def codegen(context, builder, signature, args):
+        to, rows, weights = (_pointer(context, builder, signature.args[n], args[n], args[n + 1]) for n in (0, 3, 6))
+        arguments = [to, args[2], rows, args[5], weights, args[8], args[9], args[12]]
+        _call_by_shape(builder, "row_kernel", arguments, args[10], args[11], _build_row_kernel)
+        return context.get_dummy_value()
+
+    return types.void(z, i, i, a, i, i, w, i, i, i, i, i, z.dtype), codegen
+
+
+@intrinsic
+def copy_first(typingctx, target, target_at, source, source_at, n):
+    """Copy the first n elements of a vector, or all of it."""
+    i = types.int64
+
+    def codegen(context, builder, signature, args):
+        to, start = (_pointer(context, builder, signature.args[a], args[a], args[a + 1]) for a in (0, 2))
+        vector = _vector_type(context.get_data_type(signature.args[0].dtype))
+        numbers = ir.VectorType(I64, vector.count)
+        there = builder.icmp_signed("<", ir.Constant(numbers, list(range(vector.count))),
+                                    _broadcast(builder, args[4], numbers))
+        pointer = vector.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [vector, pointer, I32, there.type])
+        bits = 32 if str(vector.element) == "float" else 64
+        store = cgutils.get_or_insert_function(
+            builder.module, kind, f"llvm.masked.store.v{vector.count}f{bits}.p0"
+        )
+        align = ir.Constant(I32, 4)
+        builder.call(store, [_load(builder, start, vector), builder.bitcast(to, pointer), align, there])
+        return context.get_dummy_value()
+
+    return types.void(target, i, source, i, i), codegen
 
 
 def _call_by_width(builder: Any, name: str, arguments: list[Any], v: Any, build: Callable[..., None]) -> None:

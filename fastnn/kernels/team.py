@@ -13,30 +13,30 @@ The calling thread is one of the team; the others are *workers*, Python threads 
 of its own, and do not hold the lock of the interpreter.
 """
 
-import ctypes
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from numba.np import arrayobj
 
 from fastnn.kernels.jit import entry_point, is_ready, jit, once
+from fastnn.kernels.system import (
+    WORDS_OF_CPUS,
+    array_at,
+    let_others_run,
+    ring_bell,
+    run_anywhere,
+    wait_for_bell,
+    wake_elsewhere,
+)
 
 I64 = ir.IntType(64)
 STRIDE = 8  # int64s of a cache line
 COMPLETE, FINISHED, STOP, CLAIMS = 0, STRIDE, 2 * STRIDE, 3 * STRIDE
 PATIENCE = 4096  # looks at the state, some tens of microseconds, before a waiting thread lets others run
-
-_windows = sys.platform == "win32"
-_yield = ctypes.CDLL("kernel32").SwitchToThread if _windows else ctypes.CDLL(None).sched_yield
-llvm.add_symbol("fastnn_yield", ctypes.cast(_yield, ctypes.c_void_p).value)
-
 
 def state_size(n_slices: int) -> int:
     return CLAIMS + STRIDE * n_slices
@@ -86,16 +86,6 @@ def _store(typingctx, state, at, value):
     return types.void(state, types.int64, types.int64), codegen
 
 
-@intrinsic
-def _let_others_run(typingctx):
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "fastnn_yield"), [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
 @jit
 def next_slice(state, thread, n_slices, phase):
     """Claim a slice of a phase for this thread, its own first; -1 when all are taken."""
@@ -103,6 +93,17 @@ def next_slice(state, thread, n_slices, phase):
         number = (thread + turn) % n_slices
         if _exchange(state, CLAIMS + STRIDE * number, phase - 1, phase):
             return number
+    return -1
+
+
+@jit
+def next_piece(state, thread, n_threads, n_pieces):
+    """Claim a piece of work that has no phases, `n_pieces` for each thread, its own first; -1 if none is left."""
+    for turn in range(n_threads):
+        owner = (thread + turn) % n_threads
+        n = _increment(state, CLAIMS + STRIDE * owner)
+        if n <= n_pieces:
+            return owner * n_pieces + n - 1
     return -1
 
 
@@ -128,7 +129,7 @@ def is_stopped(state):
 def look_again(looks):
     """Count one more look at what another thread is to write; after many, let others run meanwhile."""
     if looks >= PATIENCE:
-        _let_others_run()
+        let_others_run()
     return looks + 1
 
 
@@ -144,9 +145,11 @@ def wait_for(state, phase):
 # -- calling a team ----------------------------------------------------------------------------------------------------
 
 # A mailbox: what its worker does, and what to call: the code at an address, with the number of a thread and the address
-# of the arguments.
-DOES, CODE, THREAD, ARGUMENTS, MAILBOX_SIZE = 0, 1, 2, 3, STRIDE
-ASLEEP, WAITS, IS_CALLED, IS_AT_WORK = range(4)
+# of the arguments; the bell that the worker sleeps by, its thread as the system calls it, whether it is to end, and
+# the CPUs that it may run on.
+DOES, CODE, THREAD, ARGUMENTS, BELL, SLEEPER, ENDS, CPUS = *range(7), STRIDE
+MAILBOX_SIZE = CPUS + 2 * WORDS_OF_CPUS
+WAITS, ASLEEP, IS_CALLED, IS_AT_WORK = range(4)
 LOOKS_AWAKE = PATIENCE + 2000  # a millisecond of CPU time, before a worker goes to sleep: to wake it takes a tenth
 
 
@@ -158,22 +161,6 @@ def address_of(typingctx, values):
         return builder.ptrtoint(cgutils.alloca_once_value(builder, args[0]), I64)
 
     return types.int64(values), codegen
-
-
-@intrinsic
-def array_at(typingctx, address, size, dtype):
-    """Return the array of `size` elements that lies at an address."""
-    signature = types.Array(dtype.dtype, 1, "C")(types.int64, types.int64, dtype)
-
-    def codegen(context, builder, signature, args):
-        array = context.make_array(signature.return_type)(context, builder)
-        element = context.get_data_type(signature.return_type.dtype)
-        itemsize = I64(context.get_abi_sizeof(element))
-        data = builder.inttoptr(args[0], element.as_pointer())
-        arrayobj.populate_array(array, data, [args[1]], [itemsize], itemsize, None)
-        return array._getvalue()
-
-    return signature, codegen
 
 
 CREW = types.Array(types.int64, 1, "C")  # addresses of mailboxes
@@ -222,11 +209,16 @@ def _call(typingctx, code, thread, arguments):
 
 @jit
 def call_team(crew, code, arguments):
-    """Call the code in this thread and in the workers of the mailboxes at the addresses in `crew`."""
+    """Call the code in this thread and in the workers of the mailboxes at the addresses in `crew`.
+
+    One that sleeps is woken; the team begins meanwhile, and does without those that have not come when it is done.
+    """
     for i in range(crew.size):
         mailbox = array_at(crew[i], MAILBOX_SIZE, np.int64)
         mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS] = code, i + 1, arguments
-        _exchange(mailbox, DOES, WAITS, IS_CALLED)  # or it has just gone to sleep: the team does without
+        if not _exchange(mailbox, DOES, WAITS, IS_CALLED) and _exchange(mailbox, DOES, ASLEEP, IS_CALLED):
+            wake_elsewhere(mailbox[SLEEPER], crew[i] + 8 * CPUS)
+            ring_bell(mailbox[BELL])
     _call(code, 0, arguments)
     for i in range(crew.size):
         mailbox, looks = array_at(crew[i], MAILBOX_SIZE, np.int64), 0
@@ -236,16 +228,18 @@ def call_team(crew, code, arguments):
 
 
 def serve(address):
-    """Do what comes into a mailbox until nothing has come for a while."""
+    """Do what comes into a mailbox, and sleep when nothing has come for a while, until it is told to end."""
     mailbox, looks = array_at(address, MAILBOX_SIZE, np.int64), 0
-    while True:
+    while _load(mailbox, ENDS) == 0:
         if _load(mailbox, DOES) == IS_CALLED and _exchange(mailbox, DOES, IS_CALLED, IS_AT_WORK):
             _call(mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS])
             _store(mailbox, DOES, WAITS)
             looks = 0
         looks = look_again(looks)
         if looks > LOOKS_AWAKE and _exchange(mailbox, DOES, WAITS, ASLEEP):
-            break
+            wait_for_bell(mailbox[BELL], 1)
+            run_anywhere(address + 8 * CPUS)
+            looks = 0
 
 
 @once
@@ -257,11 +251,14 @@ def worker() -> Any:
 class Engine:
     """An entry point for each dtype, compiled when it is first needed: start(crew, arguments).
 
-    `argument_types` gives the types of the arguments for a type of numbers.
+    `argument_types` gives the types of the arguments for a type of numbers. Without `nogil` it is for `start` to
+    decide whether other Python threads run meanwhile.
     """
 
-    def __init__(self, start: Any, argument_types: Callable[[Any], list[Any]], suffix: str) -> None:
-        self._start, self._argument_types, self._suffix = start, argument_types, suffix
+    def __init__(
+        self, start: Any, argument_types: Callable[[Any], list[Any]], suffix: str, nogil: bool = True
+    ) -> None:
+        self._start, self._argument_types, self._suffix, self._nogil = start, argument_types, suffix, nogil
 
     def _name(self, dtype: np.dtype[Any]) -> str:
         return dtype.name + self._suffix
@@ -270,7 +267,7 @@ class Engine:
     def code(self, dtype: np.dtype[Any]) -> Any:
         """Return the compiled function; from the cache when this machine compiled it before."""
         arguments = types.Tuple(self._argument_types(numba.from_dtype(dtype)))  # type: ignore[attr-defined]
-        return entry_point(self._start, types.void(CREW, arguments), self._name(dtype))
+        return entry_point(self._start, types.void(CREW, arguments), self._name(dtype), self._nogil)
 
     def is_compiled(self, dtype: np.dtype[Any]) -> bool:
         """Whether this dtype's code is there, in this process or on disk, so that nobody waits for the compiler."""

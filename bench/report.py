@@ -1,8 +1,8 @@
 """Measure what the README and the docs show, keep it, and write it there: `python bench/report.py [NAME ...]`.
 
 A block between `<!-- begin NAME: COMMAND -->` and `<!-- end NAME -->` shows the results of COMMAND, which are kept in
-`bench/results/NAME.json` with machine, date and versions. The pages and the chart are written from those files alone:
-`--stored` does that and runs nothing, so that every number can be traced.
+`bench/results/NAME.json` with date, commit, machine and versions. The pages and the chart are written from those files
+alone: `--stored` does that and runs nothing, so that every number can be traced.
 """
 
 import argparse

@@ -162,6 +162,41 @@ def test_tables_are_written_from_results(name):
     assert report.written(page, {}) == page
 
 
+COMMIT = {"hash": "0123456789abcdef", "changed": False}
+
+
+@pytest.mark.parametrize(
+    ("commit", "fastnn_version"),
+    [
+        (COMMIT, "1 (0123456789)"),
+        (COMMIT | {"changed": True}, "1 (0123456789, with changes)"),
+        (None, "1"),  # not measured in a clone
+    ],
+)
+def test_results_name_the_commit_measured(commit, fastnn_version):
+    stored = {**HERE, "commit": commit, "results": RESULTS["equal_loss"]}
+    assert f"; fastnn {fastnn_version}, numpy 2," in provenance.line(stored)
+    assert f">fastnn {fastnn_version}, scikit-learn 1," in chart.svg(stored)
+
+
+def test_the_commit_measured_is_that_of_the_clone(tmp_path):
+    def git(*arguments):
+        author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+        return subprocess.run(["git", *author, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    assert provenance.commit(tmp_path) is None
+    git("init")
+    assert provenance.commit(tmp_path) is None  # nothing has been committed
+    (tmp_path / "a.py").write_text("1\n")
+    git("add", ".")
+    git("commit", "-m", "one")
+    committed = {"hash": git("rev-parse", "HEAD").stdout.strip(), "changed": False}
+    (tmp_path / "results.json").write_text("2\n")  # no code
+    assert provenance.commit(tmp_path) == committed
+    (tmp_path / "a.py").write_text("2\n")
+    assert provenance.commit(tmp_path) == committed | {"changed": True}
+
+
 def test_what_is_printed_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     report.measure("bench", "echo 3 of 4; echo 5 of 6")

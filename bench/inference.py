@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import provenance
+from bench import command_line, provenance
 from bench.peers import N_THREADS, PAUSE, elapsed, limit_threads
 
 NETS = {
@@ -122,23 +122,16 @@ def sklearn_predictor(net):
 
 
 PREDICTORS = {
-    "fastnn": ("fastnn", fastnn_predictor),
-    "ONNX Runtime": ("onnxruntime", onnxruntime_predictor),
-    "OpenVINO": ("openvino", openvino_predictor),
-    "PyTorch": ("torch", torch_predictor),
-    "scikit-learn": ("sklearn", sklearn_predictor),
-}
+    "fastnn": fastnn_predictor, "ONNX Runtime": onnxruntime_predictor, "OpenVINO": openvino_predictor,
+    "PyTorch": torch_predictor, "scikit-learn": sklearn_predictor,
+}  # fmt: skip
+MODULES = {
+    "fastnn": ["fastnn"], "ONNX Runtime": ["onnxruntime", "onnx"], "OpenVINO": ["openvino", "onnx"],
+    "PyTorch": ["torch"], "scikit-learn": ["sklearn"],
+}  # fmt: skip
 
 
 # -- timing -----------------------------------------------------------------------------------------------------------
-
-
-def installed():
-    """Libraries that can be imported, and a line for each that cannot."""
-    import importlib.util
-
-    there = [name for name, (module, _) in PREDICTORS.items() if importlib.util.find_spec(module)]
-    return there, [f"{name} is not installed and left out." for name in PREDICTORS if name not in there]
 
 
 def timed(predict, X, n):
@@ -159,7 +152,7 @@ def compare(name, libraries, options):
     from bench.peak import peak_gflops
 
     net = fastnn.MLP(NETS[name], random_state=0)
-    predictors = {library: PREDICTORS[library][1](net) for library in libraries}
+    predictors = {library: PREDICTORS[library](net) for library in libraries}
     found, peaks = {}, []
     for n in ROWS:
         X = np.random.default_rng(1).random((n, net.sizes[0]), dtype="float32")
@@ -281,20 +274,21 @@ def comparison(results):
     for result in results:
         for n, times in result["microseconds"].items():
             medians = {library: statistics.median(samples) for library, samples in times.items()}
-            ratio = min(us for library, us in medians.items() if library != "fastnn") / medians["fastnn"]
+            peers = [us for library, us in medians.items() if library != "fastnn"]
+            ratio = min(peers) / medians["fastnn"] if peers else None
             share = result["flops_of_row"] * int(n) / medians["fastnn"] / 1e3 / peak
             many = int(n) >= 1_000
             goal = GOALS_ONE_ROW[result["net"]] if n == "1" else GOAL_MANY_ROWS if many else None
             rows.append([
                 result["net"], f"{int(n):,}", *(f"{us:,.1f}" if us < 100 else f"{us:,.0f}" for us in medians.values()),
-                f"{ratio:.2f}", verdict(ratio, goal, "g"),
+                f"{ratio:.2f}" if peers else "-", verdict(ratio, goal, "g"),
                 f"{share:.0%}" if many else "", verdict(share, GOAL_PEAK if many else None, ".0%"),
             ])  # fmt: skip
     return markdown(rows)
 
 
 def verdict(value, goal, form):
-    return "" if goal is None else f"≥ {goal:{form}}, {'yes' if value >= goal else 'NO'}"
+    return "" if goal is None or value is None else f"≥ {goal:{form}}, {'yes' if value >= goal else 'NO'}"
 
 
 def bandwidth(results):
@@ -328,14 +322,13 @@ def at_once(results):
 def main():
     parser = argparse.ArgumentParser(description="Compare prediction by fastnn with its peers'.")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), metavar="NAME", help=", ".join(NETS))
-    parser.add_argument("--libraries", nargs="+", choices=PREDICTORS, default=list(PREDICTORS), metavar="NAME")
-    options = provenance.parsed(parser, 9, "timings", "3 short timings each")
+    parser.add_argument("--libraries", nargs="+", choices=PREDICTORS, metavar="NAME", help=", ".join(PREDICTORS))
+    options = command_line.comparison(parser, 9, "timings", "3 short timings each")
     options.seconds = 0.002 if options.quick else 0.02
     if options.quick:
         options.repeats = 3
+    libraries, notes = command_line.chosen(parser, options.libraries, MODULES)
     limit_threads()
-    there, notes = installed()
-    libraries = [name for name in there if name in options.libraries]
     results = []
     for name in options.nets:
         print(name, file=sys.stderr)
@@ -347,4 +340,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import provenance
+from bench import command_line, provenance
 
 ROOT = Path(__file__).parents[1]
 NOISE, CONFIG = ROOT / "bench" / "noise.json", ROOT / "asv.conf.json"
@@ -68,8 +68,9 @@ def with_thresholds(config, found):
 
 def main():
     parser = argparse.ArgumentParser(description="Measure how far the suites differ from themselves.")
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="rounds to compare (5)")
-    parser.add_argument("--bench", metavar="REGEX", help="these benchmarks only; the others keep their floor")
+    parser.add_argument("--runs", type=command_line.at_least(3), default=5, metavar="N", help="rounds to compare (5)")
+    only = "these benchmarks only; the others keep their floor"
+    parser.add_argument("--bench", type=command_line.regex, metavar="REGEX", help=only)
     options = parser.parse_args()
     rounds = [results_of_one_round(options.bench) for _ in range(options.runs)]
     known = json.loads(NOISE.read_text("utf-8"))["spread"] if options.bench else {}
@@ -79,4 +80,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

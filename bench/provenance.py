@@ -59,17 +59,8 @@ def write(path, stored):
     path.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 
 
-def parsed(parser, repeats, samples, quick):
-    """Return a comparison's options: its own, and those that all of them have."""
-    many = f"{samples} to take the median of ({repeats})"
-    parser.add_argument("--repeats", type=int, default=repeats, metavar="N", help=many)
-    parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
-    return parser.parse_args()
-
-
 def publish(stored, text, options):
-    """Print what a comparison has found, and keep it where that is asked for."""
-    print(text)
+    """Keep what a comparison has found, where that is asked for, and print it."""
     if options.json:
         write(options.json, stored)
+    print(text)

@@ -13,6 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's bench
+
+from bench import command_line
+
 IMPORT_SKLEARN = "import sklearn.datasets, sklearn.neural_network"
 
 FIT_DIGITS = """
@@ -98,7 +102,7 @@ class Compile:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=11, metavar="N")
+    parser.add_argument("--repeats", type=command_line.at_least(1), default=11, metavar="N")
     repeats = parser.parse_args().repeats
     scripts = {IMPORT_SKLEARN: "import scikit-learn"}
     scripts |= {FIT_DIGITS.format(dtype=dtype): f"fit in {dtype}" for dtype in ("float32", "float64")}
@@ -124,4 +128,4 @@ def seconds(script):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -14,7 +14,7 @@ ROWS = {"2-4-1": 20_000, "64-64-10": 10_000, "784-256-128-10": 1_000}
 class Fit(BestOf):
     """Three epochs of the classifier, some ten milliseconds."""
 
-    params = (list(NETS), DTYPES, THREADS)
+    params = (list(ROWS), DTYPES, THREADS)
     param_names = ("net", "dtype", "threads")
 
     def setup(self, net, dtype, threads):

@@ -40,17 +40,19 @@ folder = tempfile.TemporaryDirectory()
 os.environ["NUMBA_CACHE_DIR"] = folder.name
 """
 
-# Two threads share the batches, so that what they need is compiled too.
-FIRST_EPOCH = """
+# Two threads share the rows, so that what they need is compiled too.
+FIRST_CALL = """
 import time, numpy, fastnn
 fastnn.set_num_threads(2)
 X, y = numpy.zeros((3000, 64), "{dtype}"), numpy.arange(3000) % 10
-def train(model=fastnn.MLP((64, 64, 10), dtype="{dtype}")):
+net = fastnn.MLP((64, 64, 10), dtype="{dtype}")
+def seconds():
     start = time.perf_counter()
-    model.train_epoch(X, y, fastnn.Adam(), 300)
+    {call}
     return time.perf_counter() - start
-print(train() - train())
+print(seconds() - seconds())
 """
+CALLS = {"epoch": "net.train_epoch(X, y, fastnn.Adam(), 300)", "forward": "net.forward(X)"}
 
 
 class Import:
@@ -86,12 +88,14 @@ class FirstFit:
 
 
 class Compile:
-    params = (["float32", "float64"],)
-    param_names = ("dtype",)
+    """What training compiles, and what prediction does."""
+
+    params = (list(CALLS), ["float32", "float64"])
+    param_names = ("kernel", "dtype")
     unit = "seconds"
 
-    def track_compile_seconds(self, dtype):
-        code = FIRST_EPOCH.format(dtype=dtype)
+    def track_compile_seconds(self, kernel, dtype):
+        code = FIRST_CALL.format(call=CALLS[kernel], dtype=dtype)
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 [sys.executable, "-c", code], env={**os.environ, "NUMBA_CACHE_DIR": folder}, text=True,

@@ -16,7 +16,7 @@ import fastnn
 ROOT = Path(fastnn.__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import chart, provenance, report
+from bench import chart, inference, provenance, report
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -140,11 +140,25 @@ RESULTS = {
             "seconds": {"fastnn": [1.0, 2.0, 9.0], "JAX": [5.0, 5.0, 5.0]},
         },
     ],
+    "inference": [
+        {
+            "net": "64-64-10", "flops_of_row": 8_000, "peak": 20.0, "bytes": 16_000, "read": 1e-6,
+            "microseconds": {
+                "1": {"fastnn": [3.0, 2.0, 1.0], "JAX": [5.0, 5.0, 9.0]},
+                "1 again": {"fastnn": [1.0, 1.0, 1.0], "JAX": [5.0, 5.0, 9.0]},
+                "1000": {"fastnn": [500.0, 500.0, 500.0], "JAX": [450.0, 450.0, 450.0]},
+            },
+            "estimator": {"forward": [2.0], "predict_proba": [30.0], "predict_proba, without validation": [3.0]},
+            "latency": {"fastnn": {"p50": 2.0, "p99": 3.0}, "JAX": {"p50": 5.0, "p99": 70.0}},
+            "threads": {"1": {"per_second": 400_000.0, "p50": 2.0, "p99": 3.0}},
+        },
+    ],
 }  # fmt: skip
 SHOWN = {
     "peers": "| tiny: 2-4-1, batch 9 | 2.0 (2.0) | 5.0 (0.8) | 2.50 | 10% |",
     "dropin": "| digits 64-100-10, defaults, float64 | 2 s | 12 s | 6.0 | ratio ≥ 5 | yes |",
     "equal_loss": "| a < b | 2 s (1.0 x) | 5 s (2.5 x) | 0.5000 to 0.5100 |",
+    "inference": "| 64-64-10 | 1 again | 1.0 | 5.0 | 5.00 |  |  |  |",
 }
 
 
@@ -160,6 +174,21 @@ def test_tables_are_written_from_results(name):
     assert "JAX 0.1." in new
     assert report.written(new, stored) == new
     assert report.written(page, {}) == page
+
+
+def test_prediction_is_held_to_its_goals_and_shows_percentiles():
+    lines = inference.render({**HERE, "results": RESULTS["inference"]}).splitlines()
+    for line in (
+        "| 64-64-10 | 1 | 2.0 | 5.0 | 2.50 | ≥ 3, NO |  |  |",
+        "| 64-64-10 | 1,000 | 500 | 450 | 0.90 | ≥ 1.05, NO | 80% | ≥ 90%, NO |",
+        "| a call for one row: p50 / p99, µs | fastnn | JAX |",
+        "| 64-64-10 | 2.0 / 3.0 | 5.0 / 70.0 |",
+        "| 64-64-10 | 2.0 | 30.0 | 3.0 | 28.0 | ≤ 20, NO |",
+        "| 64-64-10 | 1 | 400,000 | 2.0 | 3.0 |",
+    ):
+        assert line in lines
+    alone = [{**RESULTS["inference"][0], "microseconds": {"1": {"fastnn": [2.0]}}}]
+    assert "| 64-64-10 | 1 | 2.0 | - |  |  |  |" in inference.render({**HERE, "results": alone}).splitlines()
 
 
 COMMIT = {"hash": "0123456789abcdef", "changed": False}

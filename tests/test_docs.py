@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
+from scipy.special import softmax
+from sklearn.datasets import load_digits
 
 import fastnn
 
@@ -70,11 +74,71 @@ def test_examples_run(name, tmp_path):
         environment |= {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(package), "FASTNN_NUM_THREADS": "1"}
     script = tmp_path / f"{Path(name).stem}.py"
     script.write_text(script_of(page), "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        timeout=600,
-    )  # fmt: skip
+    run_script(script, environment=environment)
+
+
+def run_script(script, *arguments, environment):
+    """Run a script in its own folder, with warnings as errors, and return what it printed and logged."""
+    command = [sys.executable, "-W", "error", script, *arguments]
+    done = subprocess.run(command, cwd=script.parent, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_the_script_of_the_batch_job_runs_and_when_it_is_over_trains_no_more(tmp_path):
+    (code,) = (code for _, code in BLOCK.findall(text_of("docs/batch-jobs.md")) if code.startswith("# train.py"))
+    script, log = tmp_path / "train.py", tmp_path / "runs" / "0.jsonl"
+    script.write_text(code, "utf-8")
+    log.parent.mkdir()
+
+    def job():
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return run_script(script, "runs/0.checkpoint", "runs/0.jsonl", environment=environment)
+
+    printed, _ = job()
+    epochs = [json.loads(line)["epoch"] for line in log.read_text("utf-8").splitlines()]
+    assert printed.startswith(f"{len(epochs)} epochs, loss 0.")
+    assert epochs == list(range(1, len(epochs) + 1))
+    again, logged = job()
+    assert again == printed
+    assert "runs/0.checkpoint" in logged
+    assert len(log.read_text("utf-8").splitlines()) == len(epochs)
+
+
+# What PyTorch's Sequential takes for these layers: tensors by the layer's place, a Linear's weight as (n_out, n_in).
+SEQUENTIAL = re.compile(r"Sequential\((.*)\)\.double\(\)")
+LAYER = re.compile(r"torch\.nn\.(\w+)\(([\d, ]*)\)")
+
+
+def state_dict_of(page):
+    """Return the shapes that the Sequential of a page takes, by name."""
+    shapes = {}
+    for place, (kind, sizes) in enumerate(LAYER.findall(SEQUENTIAL.search(page)[1])):
+        if kind == "Linear":
+            n_in, n_out = map(int, sizes.split(","))
+            shapes |= {f"{place}.weight": (n_out, n_in), f"{place}.bias": (n_out,)}
+    return shapes
+
+
+def test_the_saved_model_fits_the_torch_network_of_the_page(tmp_path):
+    """Without PyTorch: the names and shapes are those of its state dict, and its arithmetic predicts the same."""
+    page, script = text_of("docs/saving.md"), tmp_path / "saving.py"
+    script.write_text(script_of(page), "utf-8")
+    run_script(script, environment={**os.environ, "PYTHONPATH": str(ROOT)})
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert {name: tensor.shape for name, tensor in tensors.items()} == state_dict_of(page)
+    assert {tensor.dtype.name for tensor in tensors.values()} == {"float64"}  # .double()
+    X, _ = load_digits(return_X_y=True)
+    hidden = np.maximum(X @ tensors["0.weight"].T + tensors["0.bias"], 0)  # as torch.nn.Linear and ReLU do
+    logits = hidden @ tensors["2.weight"].T + tensors["2.bias"]
+    np.testing.assert_allclose(softmax(logits, 1), fastnn.load(tmp_path / "model.safetensors").predict_proba(X), 1e-9)
+
+
+def test_what_torch_takes_is_what_the_page_shows():
+    torch = pytest.importorskip("torch")
+    page = text_of("docs/saving.md")
+    net = eval(SEQUENTIAL.search(page)[0], {"Sequential": torch.nn.Sequential, "torch": torch})
+    assert {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()} == state_dict_of(page)
 
 
 def test_every_public_name_has_an_example_and_a_place_in_the_docs():

@@ -34,7 +34,7 @@ class SmallFit(BestOf):
 
     def setup(self, dtype):
         self.X, self.y = rows("2-4-1", dtype, 20)
-        self.model = classifier("2-4-1")
+        self.model = classifier("2-4-1").set_params(batch_size=20)  # a larger one is warned of, each time
         self.model.fit(self.X, self.y)
 
     def time_fit(self, dtype):

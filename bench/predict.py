@@ -25,7 +25,7 @@ class Latency(BestOf):
     param_names = ("net", "dtype", "threads")
 
     def setup(self, net, dtype, threads):
-        X, y = rows(net, dtype, 100)
+        X, y = rows(net, dtype, 128)
         self.row = X[:1]
         self.model, self.network = classifier(net, threads).fit(X, y), network(net, dtype, threads)
         self.out = self.network.forward(self.row)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -80,6 +81,11 @@ def test_thresholds_replace_those_of_the_configuration():
     text = noise.with_thresholds(noise.CONFIG.read_text(), {r"^kernels\.A": 0.05, r"^kernels\.B": 0.1})
     assert block(text) == {r"^kernels\.A": 0.05, r"^kernels\.B": 0.1}
     assert block(noise.with_thresholds(text, {r"^fit\.A": 0.15})) == {r"^fit\.A": 0.15}
+
+
+def test_the_slow_down_that_the_suites_must_find_can_be_planted():
+    patch = noise.ROOT / "bench" / "slow_down.patch"
+    subprocess.run(["git", "apply", "--check", patch], cwd=noise.ROOT, check=True)
 
 
 def block(config):

@@ -318,9 +318,8 @@ def render(stored):
     results, threads, repeats = stored["results"], stored["threads"], stored["repeats"]
     parts = [
         comparison(results),
-        f"Microseconds a call, float32, {threads} threads each, median of {repeats} timings in turns. Each call for"
-        " 1 row makes its output; `again` and with more rows fastnn fills `out`, ONNX Runtime a bound output where that"
-        " is faster, OpenVINO one of its own.",
+        f"Microseconds a call, float32, {threads} threads each, median of {repeats} timings in turns; a call for"
+        " 1 row makes its output, `again` and for more rows it may be one that was used before.",
         *([single_rows(results)] if "latency" in results[0] else []),  # results from before 26 November 2026 have none
         bandwidth(results), estimators(results), at_once(results), *stored["notes"], provenance.line(stored),
     ]  # fmt: skip

@@ -26,7 +26,7 @@ def bench(name, *arguments, missing=()):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_says_what_it_does(name):
-    done = bench(name, "--help", missing=["asv", "jax", "torch", "onnxruntime", "onnx", "openvino"])
+    done = bench(name, "--help", missing=["asv", "asv_runner", "jax", "torch", "onnxruntime", "onnx", "openvino"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: {name}.py")
 
@@ -52,11 +52,11 @@ def test_each_says_what_it_does(name):
         ("report", ["nothing"], "no block is named nothing"),
         ("noise", ["--runs", "2"], "must be an integer of at least 3, got '2'"),
         ("noise", ["--bench", "Fit("], "must be a regular expression, got 'Fit('"),
-        ("noise", [], "asv is not installed; python -m pip install '.[bench]'"),
+        ("noise", [], "asv_runner is not installed; python -m pip install '.[bench]'"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_told_in_a_line(name, arguments, message):
-    done = bench(name, *arguments, missing=["asv", "torch", "onnx"])
+    done = bench(name, *arguments, missing=["asv_runner", "torch", "onnx"])
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"{name}.py: error: ")
     assert message in done.stderr.splitlines()[-1]

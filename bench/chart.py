@@ -3,6 +3,8 @@
 import statistics
 from xml.sax.saxutils import escape
 
+from bench import provenance
+
 WIDTH, LABEL, BAR, GAP, LENGTH = 760, 130, 22, 6, 400
 
 OURS, THEIRS = "#e0662a", "#8c98a4"
@@ -47,8 +49,7 @@ def provenance_of(stored):
     machine = stored["machine"]
     threads, repeats = stored["threads"], stored["repeats"]
     method = f"float32, {threads} threads each unless it says 1, median of {repeats} trainings in turns"
-    versions = {name: machine[name] for name in ("fastnn", "scikit-learn")} | stored["peers"]
     return (
         " ".join([f"{stored['date']}, {machine['CPU']}: {method}.", *stored["notes"]]),
-        ", ".join(f"{name} {number}" for name, number in versions.items()),
+        provenance.versions(stored, "fastnn", "scikit-learn"),
     )

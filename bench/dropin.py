@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import provenance
+from bench import command_line, provenance
 from bench.peers import N_THREADS, PAUSE, elapsed, limit_threads
 
 UNITS = {"s": 1, "ms": 1e3, "µs": 1e6}
@@ -308,8 +308,8 @@ def line(cells):
 def main():
     parser = argparse.ArgumentParser(description="Compare fastnn's estimators with scikit-learn's.")
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), metavar="NAME", help=", ".join(JOBS))
-    parser.add_argument("--fashion-mnist", metavar="FOLDER", help="where the idx files of Fashion-MNIST lie")
-    options = provenance.parsed(parser, 5, "timings", "one timing of a part of each job, to see that it runs")
+    command_line.add_fashion_mnist(parser)
+    options = command_line.comparison(parser, 5, "timings", "one timing of a part of each job, to see that it runs")
     if options.quick:
         options.repeats = 1
     limit_threads()
@@ -333,4 +333,4 @@ def measure(options):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import provenance
+from bench import command_line, provenance
 from bench.dropin import line
-from bench.peers import LR, N_THREADS, PAUSE, Net, Problem, installed, jax_runner, limit_threads, torch_runner
+from bench.peers import LR, MODULES, N_THREADS, PAUSE, Net, Problem, jax_runner, limit_threads, torch_runner
 
 # A second thread can cost PyTorch more than it saves; the other libraries see to that themselves.
 PEERS = {"JAX": jax_runner, "PyTorch": torch_runner, "PyTorch, 1 thread": partial(torch_runner, n_threads=1)}
@@ -47,7 +47,10 @@ def digits(options):
 def fashion_mnist(options):
     from fastnn import datasets
 
-    data = datasets.fashion_mnist(options.fashion_mnist)
+    try:
+        data = datasets.fashion_mnist(options.fashion_mnist)
+    except datasets.DatasetError as error:
+        command_line.fail(error)
     return job("Fashion-MNIST", data, (256, 128), 128, 1 if options.quick else 3)
 
 
@@ -128,7 +131,7 @@ def check_losses(job, losses):
 
 
 def measure(options):
-    there, notes = installed()
+    there, notes = command_line.installed(MODULES)
     libraries = [name for name in ("fastnn", *PEERS, "scikit-learn") if name.partition(",")[0] in there]
     jobs = [digits]
     if options.fashion_mnist:
@@ -138,9 +141,9 @@ def measure(options):
     if options.quick:
         notes.append("--quick: a part of each job, so that the figures mean nothing.")
     repeats, results = 1 if options.quick else options.repeats, []
-    for prepare in jobs:
-        print(prepare.__name__, file=sys.stderr)
-        results.append(compare(prepare(options), libraries, repeats))
+    for job in [prepare(options) for prepare in jobs]:  # all at once: what is wrong with the data shows at the start
+        print(job.title, file=sys.stderr)
+        results.append(compare(job, libraries, repeats))
     return {**provenance.here(N_THREADS, libraries), "repeats": repeats, "notes": notes, "results": results}
 
 
@@ -168,8 +171,8 @@ def losses_of(result):
 
 def main():
     parser = argparse.ArgumentParser(description="Train to the same loss with fastnn and its peers.")
-    parser.add_argument("--fashion-mnist", metavar="FOLDER", help="where the idx files of Fashion-MNIST lie")
-    options = provenance.parsed(parser, 5, "trainings", "one short training each, to see that it runs")
+    command_line.add_fashion_mnist(parser)
+    options = command_line.comparison(parser, 5, "trainings", "one short training each, to see that it runs")
     limit_threads()
     from sklearn.exceptions import ConvergenceWarning
 
@@ -179,4 +182,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -14,7 +14,7 @@ ROWS = {"2-4-1": 20_000, "64-64-10": 10_000, "784-256-128-10": 1_000}
 class Fit(BestOf):
     """Three epochs of the classifier, some ten milliseconds."""
 
-    params = (list(NETS), DTYPES, THREADS)
+    params = (list(ROWS), DTYPES, THREADS)
     param_names = ("net", "dtype", "threads")
 
     def setup(self, net, dtype, threads):
@@ -34,7 +34,7 @@ class SmallFit(BestOf):
 
     def setup(self, dtype):
         self.X, self.y = rows("2-4-1", dtype, 20)
-        self.model = classifier("2-4-1")
+        self.model = classifier("2-4-1").set_params(batch_size=20)  # a larger one is warned of, each time
         self.model.fit(self.X, self.y)
 
     def time_fit(self, dtype):

@@ -1,10 +1,13 @@
 """Prediction in fastnn and in its peers, side by side: `python bench/inference.py [--nets NAME ...] [--json FILE]`.
 
 Every library has the same float32 weights and the same cores, gets a NumPy array and returns one; what they return must
-agree. They take turns, each timing after a short pause, as in `bench/peers.py`.
+agree. Each predicts in the fastest of its ways: one row into an output of the call's own, and one row and more into
+outputs that are used again, where a library can do that. They take turns, each timing after a short pause, as in
+`bench/peers.py`.
 """
 
 import argparse
+import functools
 import statistics
 import sys
 import threading
@@ -13,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import provenance
+from bench import command_line, provenance
 from bench.peers import N_THREADS, PAUSE, elapsed, limit_threads
 
 NETS = {
@@ -21,7 +24,8 @@ NETS = {
     "784-256-128-10": (784, 256, 128, 10),
     "784-1024-1024-10": (784, 1024, 1024, 10),
 }
-ROWS = (1, 8, 32, 1_000, 10_000)
+# Rows of a call, and whether its output may be one that was used before.
+CASES = {"1": False, "1 again": True, "8": True, "32": True, "1000": True, "10000": True}
 # What one row is to be ahead of the fastest peer by, what a thousand rows are, and their least share of the peak; the
 # microseconds that an estimator may take beyond its network.
 GOALS_ONE_ROW = dict(zip(NETS, (3, 1.5, 1), strict=True))
@@ -29,22 +33,19 @@ GOAL_MANY_ROWS, GOAL_PEAK, GOAL_ESTIMATOR = 1.05, 0.9, 20
 LATENCIES, ESTIMATOR_CALLS = 20_000, 2_000
 
 
-# -- the libraries: each function returns `predict(X)` ----------------------------------------------------------------
+# -- the libraries: each function returns `predict(X)`, which makes its output, and one that need not -----------------
 
 
-def fastnn_predictor(net):
+def fastnn_predictors(net):
+    out = output_of(net)
+    return net.forward, lambda X: net.forward(X, out(len(X)))
+
+
+def output_of(net):
+    """Return a function that returns the same output each time that it is given the same number of rows."""
     import numpy as np
 
-    outs = {}
-
-    def predict(X):
-        if len(X) == 1:
-            return net.forward(X)  # the output is made, too
-        if len(X) not in outs:
-            outs[len(X)] = np.empty((len(X), net.sizes[-1]), net.dtype)
-        return net.forward(X, outs[len(X)])
-
-    return predict
+    return functools.cache(lambda n: np.empty((n, net.sizes[-1]), net.dtype))
 
 
 def onnx_model(net):
@@ -68,25 +69,41 @@ def onnx_model(net):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 
-def onnxruntime_predictor(net):
+def onnxruntime_predictors(net):
+    import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = N_THREADS
     session = onnxruntime.InferenceSession(onnx_model(net), options, providers=["CPUExecutionProvider"])
-    return lambda X: session.run(None, {"X": X})[0]
+    out = output_of(net)
+
+    @functools.cache
+    def binding(n):
+        bound = session.io_binding()
+        bound.bind_output("p", "cpu", 0, np.float32, out(n).shape, out(n).ctypes.data)
+        return bound
+
+    def predict_again(X):
+        bound = binding(len(X))
+        bound.bind_cpu_input("X", X)
+        session.run_with_iobinding(bound)
+        return out(len(X))
+
+    return lambda X: session.run(None, {"X": X})[0], predict_again
 
 
-def openvino_predictor(net):
+def openvino_predictors(net):
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": N_THREADS, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()
     request = core.compile_model(core.read_model(onnx_model(net)), "CPU", settings).create_infer_request()
-    return lambda X: request.infer([X], share_inputs=True, share_outputs=True)[0]
+    infer = functools.partial(request.infer, share_inputs=True)
+    return lambda X: infer([X])[0], lambda X: infer([X], share_outputs=True)[0]
 
 
-def torch_predictor(net):
+def torch_predictors(net):
     import torch
 
     torch.set_num_threads(N_THREADS)
@@ -101,7 +118,7 @@ def torch_predictor(net):
     def predict(X):
         return model(torch.from_numpy(X)).numpy()
 
-    return predict
+    return predict, predict
 
 
 def estimator_like(net):
@@ -115,30 +132,23 @@ def estimator_like(net):
     return fastnn.MLPClassifier(net.sizes[1:-1], random_state=0).partial_fit(X, y, classes=np.unique(y))
 
 
-def sklearn_predictor(net):
+def sklearn_predictors(net):
     model = estimator_like(net).to_sklearn()
     model.coefs_, model.intercepts_ = list(net.weights), list(net.biases)
-    return model.predict_proba
+    return model.predict_proba, model.predict_proba
 
 
 PREDICTORS = {
-    "fastnn": ("fastnn", fastnn_predictor),
-    "ONNX Runtime": ("onnxruntime", onnxruntime_predictor),
-    "OpenVINO": ("openvino", openvino_predictor),
-    "PyTorch": ("torch", torch_predictor),
-    "scikit-learn": ("sklearn", sklearn_predictor),
-}
+    "fastnn": fastnn_predictors, "ONNX Runtime": onnxruntime_predictors, "OpenVINO": openvino_predictors,
+    "PyTorch": torch_predictors, "scikit-learn": sklearn_predictors,
+}  # fmt: skip
+MODULES = {
+    "fastnn": ["fastnn"], "ONNX Runtime": ["onnxruntime", "onnx"], "OpenVINO": ["openvino", "onnx"],
+    "PyTorch": ["torch"], "scikit-learn": ["sklearn"],
+}  # fmt: skip
 
 
 # -- timing -----------------------------------------------------------------------------------------------------------
-
-
-def installed():
-    """Libraries that can be imported, and a line for each that cannot."""
-    import importlib.util
-
-    there = [name for name, (module, _) in PREDICTORS.items() if importlib.util.find_spec(module)]
-    return there, [f"{name} is not installed and left out." for name in PREDICTORS if name not in there]
 
 
 def timed(predict, X, n):
@@ -151,6 +161,10 @@ def timed(predict, X, n):
     return elapsed(run) / n
 
 
+def fastest(ways, X):
+    return min(ways, key=lambda predict: min(timed(predict, X, 3) for _ in range(5)))
+
+
 def compare(name, libraries, options):
     """Return microseconds a call of each library by rows, and what else there is to know of one net."""
     import numpy as np
@@ -159,14 +173,13 @@ def compare(name, libraries, options):
     from bench.peak import peak_gflops
 
     net = fastnn.MLP(NETS[name], random_state=0)
-    predictors = {library: PREDICTORS[library][1](net) for library in libraries}
+    ways = {library: PREDICTORS[library](net) for library in libraries}
     found, peaks = {}, []
-    for n in ROWS:
-        X = np.random.default_rng(1).random((n, net.sizes[0]), dtype="float32")
-        outputs = {library: np.array(predict(X)) for library, predict in predictors.items()}
-        for library, output in outputs.items():
-            np.testing.assert_allclose(output, outputs["fastnn"], rtol=1e-3, atol=1e-6, err_msg=library)
-        calls = {name: max(1, int(options.seconds / timed(predict, X, 3))) for name, predict in predictors.items()}
+    for case, again in CASES.items():
+        X = np.random.default_rng(1).random((rows_of(case), net.sizes[0]), dtype="float32")
+        check_same(name, ways, X)
+        predictors = {library: fastest(both if again else both[:1], X) for library, both in ways.items()}
+        calls = {library: calls_in(options.seconds, predict, X) for library, predict in predictors.items()}
         times = {library: [] for library in predictors}
         for _ in range(options.repeats):
             time.sleep(PAUSE)
@@ -175,13 +188,53 @@ def compare(name, libraries, options):
                 time.sleep(PAUSE)
                 predict(X)  # wakes its threads
                 times[library].append(1e6 * timed(predict, X, calls[library]))
-        found[str(n)] = times
+        found[case] = times
     n_weights = sum(w.size for w in net.weights)
     return {
         "net": name, "flops_of_row": 2 * n_weights, "microseconds": found, "peak": max(peaks),
         "bytes": 4 * n_weights, "read": read_seconds(4 * n_weights),
-        "estimator": estimator_microseconds(net, options), "threads": latencies(net, options),
+        "estimator": estimator_microseconds(net, options), "latency": single_calls(net, ways, options),
+        "threads": latencies(net, options),
     }  # fmt: skip
+
+
+def rows_of(case):
+    return int(case.partition(" ")[0])
+
+
+def calls_in(seconds, predict, X):
+    return max(1, int(seconds / timed(predict, X, 3)))
+
+
+def check_same(name, ways, X):
+    """Refuse a comparison of libraries that do not predict the same."""
+    import numpy as np
+
+    expected = np.array(ways["fastnn"][0](X))
+    for library, predict in ((library, predict) for library, both in ways.items() for predict in both):
+        if not np.allclose(predict(X), expected, rtol=1e-3, atol=1e-6):
+            raise SystemExit(f"{name}: {library} does not predict the same")
+
+
+def single_calls(net, ways, options):
+    """Percentiles of the microseconds that a call for one row takes in each library, calls of many turns together."""
+    import numpy as np
+
+    X = np.random.default_rng(1).random((1, net.sizes[0]), dtype="float32")
+    samples = {library: [] for library in ways}
+    for _ in range(options.repeats):
+        for library, (predict, _) in ways.items():
+            time.sleep(PAUSE)
+            predict(X)  # wakes its threads
+            call, n = functools.partial(predict, X), calls_in(options.seconds, predict, X)
+            samples[library] += [elapsed(call) for _ in range(n)]
+    return {library: percentiles(seconds) for library, seconds in samples.items()}
+
+
+def percentiles(seconds):
+    import numpy as np
+
+    return dict(zip(("p50", "p99"), (1e6 * np.percentile(seconds, [50, 99])).tolist(), strict=True))
 
 
 def read_seconds(n_bytes):
@@ -248,8 +301,7 @@ def latencies(net, options):
         for worker in workers:
             worker.join()
         seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
-        p50, p99 = 1e6 * np.percentile(samples, [50, 99])
-        found[str(n_threads)] = {"per_second": n_threads * n_calls / seconds, "p50": p50, "p99": p99}
+        found[str(n_threads)] = {"per_second": n_threads * n_calls / seconds, **percentiles(samples)}
     return found
 
 
@@ -262,12 +314,13 @@ def markdown(rows):
 
 
 def render(stored):
-    """Markdown: the comparison, and three smaller tables on single rows."""
+    """Markdown: the comparison, and smaller tables on single rows."""
     results, threads, repeats = stored["results"], stored["threads"], stored["repeats"]
     parts = [
         comparison(results),
-        f"Microseconds a call, float32, {threads} threads each, median of {repeats} timings in turns; of one row the"
-        " output is made, of several fastnn fills `out`.",
+        f"Microseconds a call, float32, {threads} threads each, median of {repeats} timings in turns; a call for"
+        " 1 row makes its output, `again` and for more rows it may be one that was used before.",
+        *([single_rows(results)] if "latency" in results[0] else []),  # results from before 26 November 2026 have none
         bandwidth(results), estimators(results), at_once(results), *stored["notes"], provenance.line(stored),
     ]  # fmt: skip
     return "\n\n".join(parts)
@@ -279,22 +332,32 @@ def comparison(results):
     rows = [["net", "rows", *libraries, "fastest peer / fastnn", "to reach", share_of_peak, "to reach"]]
     peak = max(result["peak"] for result in results)
     for result in results:
-        for n, times in result["microseconds"].items():
+        for case, times in result["microseconds"].items():
+            n = rows_of(case)
             medians = {library: statistics.median(samples) for library, samples in times.items()}
-            ratio = min(us for library, us in medians.items() if library != "fastnn") / medians["fastnn"]
-            share = result["flops_of_row"] * int(n) / medians["fastnn"] / 1e3 / peak
-            many = int(n) >= 1_000
-            goal = GOALS_ONE_ROW[result["net"]] if n == "1" else GOAL_MANY_ROWS if many else None
+            peers = [us for library, us in medians.items() if library != "fastnn"]
+            ratio = min(peers) / medians["fastnn"] if peers else None
+            share = result["flops_of_row"] * n / medians["fastnn"] / 1e3 / peak
+            many = n >= 1_000
+            goal = GOALS_ONE_ROW[result["net"]] if case == "1" else GOAL_MANY_ROWS if many else None
             rows.append([
-                result["net"], f"{int(n):,}", *(f"{us:,.1f}" if us < 100 else f"{us:,.0f}" for us in medians.values()),
-                f"{ratio:.2f}", verdict(ratio, goal, "g"),
+                result["net"], case if n < 1_000 else f"{n:,}",
+                *(f"{us:,.1f}" if us < 100 else f"{us:,.0f}" for us in medians.values()),
+                f"{ratio:.2f}" if peers else "-", verdict(ratio, goal, "g"),
                 f"{share:.0%}" if many else "", verdict(share, GOAL_PEAK if many else None, ".0%"),
             ])  # fmt: skip
     return markdown(rows)
 
 
 def verdict(value, goal, form):
-    return "" if goal is None else f"≥ {goal:{form}}, {'yes' if value >= goal else 'NO'}"
+    return "" if goal is None or value is None else f"≥ {goal:{form}}, {'yes' if value >= goal else 'NO'}"
+
+
+def single_rows(results):
+    rows = [["a call for one row: p50 / p99, µs", *results[0]["latency"]]]
+    for result in results:
+        rows.append([result["net"], *(f"{us['p50']:.1f} / {us['p99']:.1f}" for us in result["latency"].values())])
+    return markdown(rows)
 
 
 def bandwidth(results):
@@ -328,14 +391,13 @@ def at_once(results):
 def main():
     parser = argparse.ArgumentParser(description="Compare prediction by fastnn with its peers'.")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), metavar="NAME", help=", ".join(NETS))
-    parser.add_argument("--libraries", nargs="+", choices=PREDICTORS, default=list(PREDICTORS), metavar="NAME")
-    options = provenance.parsed(parser, 9, "timings", "3 short timings each")
+    parser.add_argument("--libraries", nargs="+", choices=PREDICTORS, metavar="NAME", help=", ".join(PREDICTORS))
+    options = command_line.comparison(parser, 9, "timings", "3 short timings each")
     options.seconds = 0.002 if options.quick else 0.02
     if options.quick:
         options.repeats = 3
+    libraries, notes = command_line.chosen(parser, options.libraries, MODULES)
     limit_threads()
-    there, notes = installed()
-    libraries = [name for name in there if name in options.libraries]
     results = []
     for name in options.nets:
         print(name, file=sys.stderr)
@@ -347,4 +409,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import provenance
+from bench import command_line, provenance
 
 N_THREADS = 2
 PAUSE = 0.05
@@ -236,6 +236,7 @@ def sklearn_runner(problem):
 
 
 RUNNERS = {"fastnn": fastnn_runner, "JAX": jax_runner, "PyTorch": torch_runner, "scikit-learn": sklearn_runner}
+MODULES = {"fastnn": ["fastnn"], "JAX": ["jax"], "PyTorch": ["torch"], "scikit-learn": ["sklearn"]}
 
 
 # -- timing -----------------------------------------------------------------------------------------------------------
@@ -332,15 +333,6 @@ def peak_line(results):
     )
 
 
-def installed():
-    """Libraries that can be imported, and a line for each that cannot."""
-    import importlib.util
-
-    modules = {"fastnn": "fastnn", "JAX": "jax", "PyTorch": "torch", "scikit-learn": "sklearn"}
-    there = [name for name, module in modules.items() if importlib.util.find_spec(module)]
-    return there, [f"{name} is not installed and left out." for name in modules if name not in there]
-
-
 def limit_threads():
     """Give every library the same cores; before any of them is imported, as they read this once. fastnn, too."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -354,7 +346,7 @@ def limit_threads():
 
 
 def measure(options):
-    libraries, notes = installed()
+    libraries, notes = command_line.installed(MODULES)
     repeats, seconds = (3, 0.05) if options.quick else (options.repeats, 0.15)
     results = []
     for dtype, wanted in {"float32": libraries, "float64": ["fastnn", "scikit-learn"]}.items():
@@ -371,11 +363,11 @@ def main():
     names = [net.name for net in NETS]
     parser = argparse.ArgumentParser(description="Compare a training step of fastnn with its peers'.")
     parser.add_argument("--nets", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    options = provenance.parsed(parser, 15, "timings", "3 short timings each, and no float64")
+    options = command_line.comparison(parser, 15, "timings", "3 short timings each, and no float64")
     limit_threads()
     stored = measure(options)
     provenance.publish(stored, render(stored), options)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

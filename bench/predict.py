@@ -6,7 +6,7 @@ CALLS = 100  # of one row, in one timing: some microseconds each
 
 
 class Predict(BestOf):
-    params = (list(NETS), DTYPES, THREADS)
+    params = (["2-4-1", "64-64-10", "784-256-128-10"], DTYPES, THREADS)
     param_names = ("net", "dtype", "threads")
 
     def setup(self, net, dtype, threads):
@@ -21,20 +21,20 @@ class Predict(BestOf):
 class Latency(BestOf):
     """One row, by the estimator and by the network under it."""
 
-    params = (list(NETS), DTYPES)
-    param_names = ("net", "dtype")
+    params = (list(NETS), DTYPES, THREADS)
+    param_names = ("net", "dtype", "threads")
 
-    def setup(self, net, dtype):
-        X, y = rows(net, dtype, 100)
+    def setup(self, net, dtype, threads):
+        X, y = rows(net, dtype, 128)
         self.row = X[:1]
-        self.model, self.network = classifier(net).fit(X, y), network(net, dtype)
+        self.model, self.network = classifier(net, threads).fit(X, y), network(net, dtype, threads)
         self.out = self.network.forward(self.row)
         self.model.predict(self.row)
 
-    def time_predict(self, net, dtype):
+    def time_predict(self, net, dtype, threads):
         self.best(lambda: self.repeated(self.model.predict, self.row))
 
-    def time_forward(self, net, dtype):
+    def time_forward(self, net, dtype, threads):
         self.best(lambda: self.repeated(self.network.forward, self.row, self.out))
 
     @staticmethod

@@ -2,9 +2,12 @@
 
 import datetime
 import json
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
+CODE = ("*.py", "pyproject.toml")  # what decides the results; reports write pages and results, and go on measuring
 PACKAGES = {"JAX": "jax", "PyTorch": "torch", "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
 
 
@@ -15,16 +18,40 @@ def here(n_threads=None, libraries=()):
     machine = dict(info.machine())
     machine.pop("kernel cache")  # a folder of no interest elsewhere
     peers = {library: version(PACKAGES[library]) for library in libraries if library in PACKAGES}
-    return {"date": datetime.date.today().isoformat(), "machine": machine, "peers": peers, "threads": n_threads}
+    return {
+        "date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine, "peers": peers,
+        "threads": n_threads,
+    }  # fmt: skip
+
+
+def commit(root=ROOT):
+    """Return the commit of a clone, and whether its code differs from it; None where there is no clone."""
+
+    def git(*arguments):
+        return subprocess.check_output(["git", *arguments], cwd=root, text=True, stderr=subprocess.DEVNULL).strip()
+
+    try:
+        return {"hash": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", *CODE))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def line(stored):
     """Return one line of text that says where results are from."""
     machine = stored["machine"]
-    packages = {name: machine[name] for name in ("fastnn", "numpy", "numba", "scikit-learn")} | stored["peers"]
-    versions = ", ".join(f"{name} {number}" for name, number in packages.items())
     vectors = machine["SIMD"].partition(";")[0]
-    return f"{stored['date']}, {machine['CPU']}, vectors of {vectors}, Python {machine['python']}; {versions}."
+    return (
+        f"{stored['date']}, {machine['CPU']}, vectors of {vectors}, Python {machine['python']}; "
+        f"{versions(stored, 'fastnn', 'numpy', 'numba', 'scikit-learn')}."
+    )
+
+
+def versions(stored, *packages):
+    """Return the versions of some packages and of all peers, and with fastnn's the commit, if it is known."""
+    numbers = {name: stored["machine"][name] for name in packages} | stored["peers"]
+    if measured := stored.get("commit"):
+        numbers["fastnn"] += f" ({measured['hash'][:10]}{', with changes' if measured['changed'] else ''})"
+    return ", ".join(f"{name} {number}" for name, number in numbers.items())
 
 
 def write(path, stored):
@@ -32,17 +59,8 @@ def write(path, stored):
     path.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 
 
-def parsed(parser, repeats, samples, quick):
-    """Return a comparison's options: its own, and those that all of them have."""
-    many = f"{samples} to take the median of ({repeats})"
-    parser.add_argument("--repeats", type=int, default=repeats, metavar="N", help=many)
-    parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every timing, with machine and versions")
-    return parser.parse_args()
-
-
 def publish(stored, text, options):
-    """Print what a comparison has found, and keep it where that is asked for."""
-    print(text)
+    """Keep what a comparison has found, where that is asked for, and print it."""
     if options.json:
         write(options.json, stored)
+    print(text)

@@ -1,8 +1,8 @@
 """Measure what the README and the docs show, keep it, and write it there: `python bench/report.py [NAME ...]`.
 
 A block between `<!-- begin NAME: COMMAND -->` and `<!-- end NAME -->` shows the results of COMMAND, which are kept in
-`bench/results/NAME.json` with machine, date and versions. The pages and the chart are written from those files alone:
-`--stored` does that and runs nothing, so that every number can be traced.
+`bench/results/NAME.json` with date, commit, machine and versions. The pages and the chart are written from those files
+alone: `--stored` does that and runs nothing, so that every number can be traced.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import chart, dropin, equal_loss, inference, peers, provenance
+from bench import chart, command_line, dropin, equal_loss, inference, peers, provenance
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,4 +96,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -13,6 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's bench
+
+from bench import command_line
+
 IMPORT_SKLEARN = "import sklearn.datasets, sklearn.neural_network"
 
 FIT_DIGITS = """
@@ -36,17 +40,19 @@ folder = tempfile.TemporaryDirectory()
 os.environ["NUMBA_CACHE_DIR"] = folder.name
 """
 
-# Two threads share the batches, so that what they need is compiled too.
-FIRST_EPOCH = """
+# Two threads share the rows, so that what they need is compiled too.
+FIRST_CALL = """
 import time, numpy, fastnn
 fastnn.set_num_threads(2)
 X, y = numpy.zeros((3000, 64), "{dtype}"), numpy.arange(3000) % 10
-def train(model=fastnn.MLP((64, 64, 10), dtype="{dtype}")):
+net = fastnn.MLP((64, 64, 10), dtype="{dtype}")
+def seconds():
     start = time.perf_counter()
-    model.train_epoch(X, y, fastnn.Adam(), 300)
+    {call}
     return time.perf_counter() - start
-print(train() - train())
+print(seconds() - seconds())
 """
+CALLS = {"epoch": "net.train_epoch(X, y, fastnn.Adam(), 300)", "forward": "net.forward(X)"}
 
 
 class Import:
@@ -82,12 +88,14 @@ class FirstFit:
 
 
 class Compile:
-    params = (["float32", "float64"],)
-    param_names = ("dtype",)
+    """What training compiles, and what prediction does."""
+
+    params = (list(CALLS), ["float32", "float64"])
+    param_names = ("kernel", "dtype")
     unit = "seconds"
 
-    def track_compile_seconds(self, dtype):
-        code = FIRST_EPOCH.format(dtype=dtype)
+    def track_compile_seconds(self, kernel, dtype):
+        code = FIRST_CALL.format(call=CALLS[kernel], dtype=dtype)
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 [sys.executable, "-c", code], env={**os.environ, "NUMBA_CACHE_DIR": folder}, text=True,
@@ -98,7 +106,7 @@ class Compile:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=11, metavar="N")
+    parser.add_argument("--repeats", type=command_line.at_least(1), default=11, metavar="N")
     repeats = parser.parse_args().repeats
     scripts = {IMPORT_SKLEARN: "import scikit-learn"}
     scripts |= {FIT_DIGITS.format(dtype=dtype): f"fit in {dtype}" for dtype in ("float32", "float64")}
@@ -124,4 +132,4 @@ def seconds(script):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

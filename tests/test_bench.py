@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -23,8 +24,48 @@ def test_a_sample_is_the_best_call_of_its_burst(monkeypatch):
     assert next(durations, None) is None  # the burst went on until its 0.15 s were over
 
 
-def test_spread_is_of_the_largest_over_the_smallest():
-    assert noise.spreads([{"a": 1.0, "b": 2.0}, {"a": 1.2, "b": 2.0}, {"a": 1.1, "b": 2.0}]) == {"a": 0.2, "b": 0.0}
+def test_spread_is_of_the_largest_over_the_smallest_but_for_one_disturbed_round():
+    rounds = [{"a": 1.0, "b": 2.0}, {"a": 9.0, "b": 2.0}, {"a": 1.1, "b": 2.0}, {"a": 1.2, "b": 2.0}]
+    assert noise.spreads(rounds) == {"a": 0.2, "b": 0.0}
+
+
+def test_a_round_has_the_result_of_each_case():
+    work = noise.tasks(r"^startup\.Import\.timeraw_package|Latency\.time_forward\('64-64-10', 'float32'|import_network")
+    results = noise.one_round(work)
+    assert results.keys() == {
+        "startup.Import.timeraw_package", "memory.peakmem_import_network",
+        "predict.Latency.time_forward('64-64-10', 'float32', 1)",
+        "predict.Latency.time_forward('64-64-10', 'float32', 2)",
+    }  # fmt: skip
+    assert all(result > 0 for result in results.values())
+    assert noise.tasks("no such case") == []
+
+
+@pytest.mark.parametrize("bench", [[], ["--bench", "a|b"]])
+def test_a_floor_too_wide_to_see_anything_is_not_kept(bench, tmp_path, monkeypatch, capsys):
+    for name in ("NOISE", "CONFIG"):
+        copy = tmp_path / getattr(noise, name).name
+        copy.write_text(getattr(noise, name).read_text())
+        monkeypatch.setattr(noise, name, copy)
+    noise.NOISE.write_text(json.dumps({"spread": {"b.B('x', 2)": 0.04, "c.C": 0.2}}))
+    rounds = iter([{"a.A": 1.0, "b.B('x', 2)": 1.0}] + 3 * [{"a.A": 1.1, "b.B('x', 2)": 2.0}])
+    monkeypatch.setattr(noise, "one_round", lambda work: next(rounds))
+    monkeypatch.setattr("sys.argv", ["noise.py", *bench])
+    with pytest.raises(SystemExit) as ended:
+        noise.main()
+    assert ended.value.code == 1
+    kept = {"a.A": 0.1} | ({"b.B('x', 2)": 0.04, "c.C": 0.2} if bench else {})
+    assert json.loads(noise.NOISE.read_text())["spread"] == kept
+    assert block(noise.CONFIG.read_text()) == noise.thresholds(kept)
+    message = capsys.readouterr().err
+    assert "measured on a busy machine" in message and "b.B('x', 2): 100%" in message and "a.A" not in message
+    assert message.endswith(r"python bench/noise.py --bench '^(b\.B)'" + "\n")
+
+
+def test_the_thresholds_are_those_of_the_stored_floors_and_none_lets_everything_pass():
+    floors = json.loads(noise.NOISE.read_text())["spread"]
+    assert block(noise.CONFIG.read_text()) == noise.thresholds(floors)
+    assert max(floors.values()) <= noise.WIDEST
 
 
 def test_threshold_is_twice_the_noisiest_case_of_as_many_threads_where_that_is_more_than_asvs_own():
@@ -40,6 +81,11 @@ def test_thresholds_replace_those_of_the_configuration():
     text = noise.with_thresholds(noise.CONFIG.read_text(), {r"^kernels\.A": 0.05, r"^kernels\.B": 0.1})
     assert block(text) == {r"^kernels\.A": 0.05, r"^kernels\.B": 0.1}
     assert block(noise.with_thresholds(text, {r"^fit\.A": 0.15})) == {r"^fit\.A": 0.15}
+
+
+def test_the_slow_down_that_the_suites_must_find_can_be_planted():
+    patch = noise.ROOT / "bench" / "slow_down.patch"
+    subprocess.run(["git", "apply", "--check", patch], cwd=noise.ROOT, check=True)
 
 
 def block(config):

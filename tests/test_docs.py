@@ -9,14 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
+from scipy.special import softmax
+from sklearn.datasets import load_digits
 
 import fastnn
 
 ROOT = Path(fastnn.__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import chart, provenance, report
+from bench import chart, inference, provenance, report
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -70,11 +74,71 @@ def test_examples_run(name, tmp_path):
         environment |= {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(package), "FASTNN_NUM_THREADS": "1"}
     script = tmp_path / f"{Path(name).stem}.py"
     script.write_text(script_of(page), "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        timeout=600,
-    )  # fmt: skip
+    run_script(script, environment=environment)
+
+
+def run_script(script, *arguments, environment):
+    """Run a script in its own folder, with warnings as errors, and return what it printed and logged."""
+    command = [sys.executable, "-W", "error", script, *arguments]
+    done = subprocess.run(command, cwd=script.parent, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_the_script_of_the_batch_job_runs_and_when_it_is_over_trains_no_more(tmp_path):
+    (code,) = (code for _, code in BLOCK.findall(text_of("docs/batch-jobs.md")) if code.startswith("# train.py"))
+    script, log = tmp_path / "train.py", tmp_path / "runs" / "0.jsonl"
+    script.write_text(code, "utf-8")
+    log.parent.mkdir()
+
+    def job():
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return run_script(script, "runs/0.checkpoint", "runs/0.jsonl", environment=environment)
+
+    printed, _ = job()
+    epochs = [json.loads(line)["epoch"] for line in log.read_text("utf-8").splitlines()]
+    assert printed.startswith(f"{len(epochs)} epochs, loss 0.")
+    assert epochs == list(range(1, len(epochs) + 1))
+    again, logged = job()
+    assert again == printed
+    assert "runs/0.checkpoint" in logged
+    assert len(log.read_text("utf-8").splitlines()) == len(epochs)
+
+
+# What PyTorch's Sequential takes for these layers: tensors by the layer's place, a Linear's weight as (n_out, n_in).
+SEQUENTIAL = re.compile(r"Sequential\((.*)\)\.double\(\)")
+LAYER = re.compile(r"torch\.nn\.(\w+)\(([\d, ]*)\)")
+
+
+def state_dict_of(page):
+    """Return the shapes that the Sequential of a page takes, by name."""
+    shapes = {}
+    for place, (kind, sizes) in enumerate(LAYER.findall(SEQUENTIAL.search(page)[1])):
+        if kind == "Linear":
+            n_in, n_out = map(int, sizes.split(","))
+            shapes |= {f"{place}.weight": (n_out, n_in), f"{place}.bias": (n_out,)}
+    return shapes
+
+
+def test_the_saved_model_fits_the_torch_network_of_the_page(tmp_path):
+    """Without PyTorch: the names and shapes are those of its state dict, and its arithmetic predicts the same."""
+    page, script = text_of("docs/saving.md"), tmp_path / "saving.py"
+    script.write_text(script_of(page), "utf-8")
+    run_script(script, environment={**os.environ, "PYTHONPATH": str(ROOT)})
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert {name: tensor.shape for name, tensor in tensors.items()} == state_dict_of(page)
+    assert {tensor.dtype.name for tensor in tensors.values()} == {"float64"}  # .double()
+    X, _ = load_digits(return_X_y=True)
+    hidden = np.maximum(X @ tensors["0.weight"].T + tensors["0.bias"], 0)  # as torch.nn.Linear and ReLU do
+    logits = hidden @ tensors["2.weight"].T + tensors["2.bias"]
+    np.testing.assert_allclose(softmax(logits, 1), fastnn.load(tmp_path / "model.safetensors").predict_proba(X), 1e-9)
+
+
+def test_what_torch_takes_is_what_the_page_shows():
+    torch = pytest.importorskip("torch")
+    page = text_of("docs/saving.md")
+    net = eval(SEQUENTIAL.search(page)[0], {"Sequential": torch.nn.Sequential, "torch": torch})
+    assert {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()} == state_dict_of(page)
 
 
 def test_every_public_name_has_an_example_and_a_place_in_the_docs():
@@ -140,11 +204,25 @@ RESULTS = {
             "seconds": {"fastnn": [1.0, 2.0, 9.0], "JAX": [5.0, 5.0, 5.0]},
         },
     ],
+    "inference": [
+        {
+            "net": "64-64-10", "flops_of_row": 8_000, "peak": 20.0, "bytes": 16_000, "read": 1e-6,
+            "microseconds": {
+                "1": {"fastnn": [3.0, 2.0, 1.0], "JAX": [5.0, 5.0, 9.0]},
+                "1 again": {"fastnn": [1.0, 1.0, 1.0], "JAX": [5.0, 5.0, 9.0]},
+                "1000": {"fastnn": [500.0, 500.0, 500.0], "JAX": [450.0, 450.0, 450.0]},
+            },
+            "estimator": {"forward": [2.0], "predict_proba": [30.0], "predict_proba, without validation": [3.0]},
+            "latency": {"fastnn": {"p50": 2.0, "p99": 3.0}, "JAX": {"p50": 5.0, "p99": 70.0}},
+            "threads": {"1": {"per_second": 400_000.0, "p50": 2.0, "p99": 3.0}},
+        },
+    ],
 }  # fmt: skip
 SHOWN = {
     "peers": "| tiny: 2-4-1, batch 9 | 2.0 (2.0) | 5.0 (0.8) | 2.50 | 10% |",
     "dropin": "| digits 64-100-10, defaults, float64 | 2 s | 12 s | 6.0 | ratio ≥ 5 | yes |",
     "equal_loss": "| a < b | 2 s (1.0 x) | 5 s (2.5 x) | 0.5000 to 0.5100 |",
+    "inference": "| 64-64-10 | 1 again | 1.0 | 5.0 | 5.00 |  |  |  |",
 }
 
 
@@ -160,6 +238,56 @@ def test_tables_are_written_from_results(name):
     assert "JAX 0.1." in new
     assert report.written(new, stored) == new
     assert report.written(page, {}) == page
+
+
+def test_prediction_is_held_to_its_goals_and_shows_percentiles():
+    lines = inference.render({**HERE, "results": RESULTS["inference"]}).splitlines()
+    for line in (
+        "| 64-64-10 | 1 | 2.0 | 5.0 | 2.50 | ≥ 3, NO |  |  |",
+        "| 64-64-10 | 1,000 | 500 | 450 | 0.90 | ≥ 1.05, NO | 80% | ≥ 90%, NO |",
+        "| a call for one row: p50 / p99, µs | fastnn | JAX |",
+        "| 64-64-10 | 2.0 / 3.0 | 5.0 / 70.0 |",
+        "| 64-64-10 | 2.0 | 30.0 | 3.0 | 28.0 | ≤ 20, NO |",
+        "| 64-64-10 | 1 | 400,000 | 2.0 | 3.0 |",
+    ):
+        assert line in lines
+    alone = [{**RESULTS["inference"][0], "microseconds": {"1": {"fastnn": [2.0]}}}]
+    assert "| 64-64-10 | 1 | 2.0 | - |  |  |  |" in inference.render({**HERE, "results": alone}).splitlines()
+
+
+COMMIT = {"hash": "0123456789abcdef", "changed": False}
+
+
+@pytest.mark.parametrize(
+    ("commit", "fastnn_version"),
+    [
+        (COMMIT, "1 (0123456789)"),
+        (COMMIT | {"changed": True}, "1 (0123456789, with changes)"),
+        (None, "1"),  # not measured in a clone
+    ],
+)
+def test_results_name_the_commit_measured(commit, fastnn_version):
+    stored = {**HERE, "commit": commit, "results": RESULTS["equal_loss"]}
+    assert f"; fastnn {fastnn_version}, numpy 2," in provenance.line(stored)
+    assert f">fastnn {fastnn_version}, scikit-learn 1," in chart.svg(stored)
+
+
+def test_the_commit_measured_is_that_of_the_clone(tmp_path):
+    def git(*arguments):
+        author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+        return subprocess.run(["git", *author, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    assert provenance.commit(tmp_path) is None
+    git("init")
+    assert provenance.commit(tmp_path) is None  # nothing has been committed
+    (tmp_path / "a.py").write_text("1\n")
+    git("add", ".")
+    git("commit", "-m", "one")
+    committed = {"hash": git("rev-parse", "HEAD").stdout.strip(), "changed": False}
+    (tmp_path / "results.json").write_text("2\n")  # no code
+    assert provenance.commit(tmp_path) == committed
+    (tmp_path / "a.py").write_text("2\n")
+    assert provenance.commit(tmp_path) == committed | {"changed": True}
 
 
 def test_what_is_printed_is_kept(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ did not do the same: the epochs and the loss of each, the rows that were split o
 import argparse
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
 from bench import command_line, provenance
-from bench.peers import N_THREADS, PAUSE, elapsed, limit_threads
+from bench.peers import N_THREADS, elapsed, limit_threads, wait_for_quiet
 
 UNITS = {"s": 1, "ms": 1e3, "µs": 1e6}
 
@@ -254,7 +253,7 @@ def compare(job, options):
     times = {library: [] for library in works}
     for _ in range(options.repeats):
         for library, work in works.items():
-            time.sleep(PAUSE)
+            wait_for_quiet()
             times[library].append(UNITS[job.unit] * work.seconds())
     return times
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and
 
 from bench import command_line, provenance
 from bench.dropin import line
-from bench.peers import LR, MODULES, N_THREADS, PAUSE, Net, Problem, jax_runner, limit_threads, torch_runner
+from bench.peers import LR, MODULES, N_THREADS, Net, Problem, jax_runner, limit_threads, torch_runner, wait_for_quiet
 
 # A second thread can cost PyTorch more than it saves; the other libraries see to that themselves.
 PEERS = {"JAX": jax_runner, "PyTorch": torch_runner, "PyTorch, 1 thread": partial(torch_runner, n_threads=1)}
@@ -117,7 +117,7 @@ def compare(job, libraries, repeats):
     for _ in range(repeats):
         for library, found in seconds.items():
             train = trainer(library, job)
-            time.sleep(PAUSE)
+            wait_for_quiet()
             start = time.perf_counter()
             train()
             found.append(time.perf_counter() - start)

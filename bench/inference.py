@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
 from bench import command_line, provenance
-from bench.peers import N_THREADS, PAUSE, elapsed, limit_threads
+from bench.peers import N_THREADS, elapsed, limit_threads, wait_for_quiet
 
 NETS = {
     "64-64-10": (64, 64, 10),
@@ -182,10 +182,10 @@ def compare(name, libraries, options):
         calls = {library: calls_in(options.seconds, predict, X) for library, predict in predictors.items()}
         times = {library: [] for library in predictors}
         for _ in range(options.repeats):
-            time.sleep(PAUSE)
+            wait_for_quiet()
             peaks.append(peak_gflops("float32", N_THREADS))
             for library, predict in predictors.items():
-                time.sleep(PAUSE)
+                wait_for_quiet()
                 predict(X)  # wakes its threads
                 times[library].append(1e6 * timed(predict, X, calls[library]))
         found[case] = times
@@ -224,7 +224,7 @@ def single_calls(net, ways, options):
     samples = {library: [] for library in ways}
     for _ in range(options.repeats):
         for library, (predict, _) in ways.items():
-            time.sleep(PAUSE)
+            wait_for_quiet()
             predict(X)  # wakes its threads
             call, n = functools.partial(predict, X), calls_in(options.seconds, predict, X)
             samples[library] += [elapsed(call) for _ in range(n)]

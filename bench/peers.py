@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and
 from bench import command_line, provenance
 
 N_THREADS = 2
-PAUSE = 0.05
 FIRST_STEPS = 16
 LR, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
@@ -241,6 +240,18 @@ MODULES = {"fastnn": ["fastnn"], "JAX": ["jax"], "PyTorch": ["torch"], "scikit-l
 
 # -- timing -----------------------------------------------------------------------------------------------------------
 
+LOOK = 0.02  # seconds
+MOST_LOOKS = 50
+
+
+def wait_for_quiet():
+    """Wait until threads of the library before have gone to sleep: OpenBLAS's go round for a tenth of a second."""
+    for _ in range(MOST_LOOKS):
+        before = time.process_time()
+        time.sleep(LOOK)
+        if time.process_time() - before < LOOK / 10:
+            return
+
 
 def elapsed(run):
     start = time.perf_counter()
@@ -269,10 +280,10 @@ def compare(net, dtype, libraries, repeats, seconds):
     times, peaks = {name: [] for name in runs}, {1: [], N_THREADS: []}
     for _ in range(repeats):
         for n_threads, found in peaks.items():
-            time.sleep(PAUSE)
+            wait_for_quiet()
             found.append(peak_gflops(dtype, n_threads))
         for name, (run, steps, _) in runs.items():
-            time.sleep(PAUSE)
+            wait_for_quiet()
             times[name].append(1e6 * elapsed(run) / steps)
     return {
         "net": net.name, "title": net.title(), "dtype": dtype, "flops": net.flops(), "microseconds": times,

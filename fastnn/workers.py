@@ -19,11 +19,10 @@ import numpy.typing as npt
 
 from fastnn import parallel
 from fastnn.kernels import team
+from fastnn.kernels.listening import LOOKS_APART
 from fastnn.layout import empty
 
 Crew = npt.NDArray[np.int64]
-
-LOOKS_APART = 0.05  # seconds; a system on which a signal does not end a wait has it looked for
 
 
 class Worker:
@@ -131,9 +130,9 @@ class Team:
 
 
 def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any, ...], state: Crew) -> None:
-    """Make a long call of code(crew, arguments) so that Ctrl-C is seen: it then stops the team of `state`.
+    """Make a long call of code(crew, arguments) so that Ctrl-C is seen, which stops the team of `state`.
 
-    Signals reach the main thread alone, and Python's handlers run there between bytecodes: so another thread calls.
+    Other than `kernels.listening.call_apart` it always waits for the end: the call writes to the caller's arrays.
     """
     if threading.current_thread() is not threading.main_thread():
         code(crew, arguments)

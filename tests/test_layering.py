@@ -44,7 +44,7 @@ LAYERS = [
     {"kernels.elementary"},
     {"kernels.simd", "kernels.team"},
     {"kernels.jit", "kernels.plan"},
-    {"kernels.inner", "interop", "splitting", "saving"},
+    {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
     {"atomic", "trees", "log", "plotting"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}

@@ -17,6 +17,7 @@ from fastnn import callbacks
 from fastnn.callbacks import Fit
 from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam
+from fastnn.kernels.shuffle import shuffle
 from fastnn.model import MLP, Epochs, rows_of_next_call
 from fastnn.rows import Examples, check_range
 
@@ -294,8 +295,9 @@ class Training:
             return order
         orders = np.empty((n, len(order)), np.int64)
         for i in range(n):
-            # scikit-learn shuffles what the epoch before left, so the permutations compose.
-            orders[i] = order = order[self.random_state.permutation(len(order))]
+            orders[i] = order  # scikit-learn shuffles what the epoch before left
+            order = orders[i]
+            shuffle(order, self.random_state)
         return orders.reshape(-1)
 
     def _after_epoch(self, data: float, penalty: float, n_rows: int, seconds: float) -> None:

@@ -42,7 +42,7 @@ LAYERS = [
     {"kernels.sparse"},
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
     {"kernels.elementary"},
-    {"kernels.simd", "kernels.team"},
+    {"kernels.simd", "kernels.team", "kernels.shuffle"},
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
     {"atomic", "trees", "log", "plotting"},

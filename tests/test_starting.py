@@ -395,7 +395,7 @@ def test_where_no_thread_can_be_started(small):
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 
-WORKER, PARTS = "worker", ["", "-forward"]
+FOR_ALL, PARTS = ["worker", "exchange"], ["", "-forward"]
 
 
 def warm_up(*arguments, **environment):
@@ -409,7 +409,7 @@ def test_warmup_fills_the_cache(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
     code, out, _ = warm_up("--dtype", "float64", **environment)
     assert code == 0
-    names = [WORKER, *(f"float64{part}" for part in PARTS)]
+    names = [*FOR_ALL, *(f"float64{part}" for part in PARTS)]
     assert [line.split()[:3] for line in out.splitlines()[:-1]] == [[name, "compiled", "in"] for name in names]
     assert out.splitlines()[-1] == f"kept in {next(tmp_path.iterdir())}"
     code, out, err = warm_up("--dtype", "float64", **environment)
@@ -422,7 +422,7 @@ def test_warmup_fills_the_cache(tmp_path):
 def test_warmup_takes_both_dtypes_by_default():
     code, out, _ = warm_up()
     assert code == 0
-    names = [WORKER, *(dtype + part for dtype in ("float32", "float64") for part in PARTS)]
+    names = [*FOR_ALL, *(dtype + part for dtype in ("float32", "float64") for part in PARTS)]
     assert [line.split()[0] for line in out.splitlines()[:-1]] == names
 
 

@@ -1,6 +1,5 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
-import contextlib
 import functools
 import os
 import threading
@@ -48,7 +47,6 @@ _BUFFERS = (
     "_layout", "_params", "_spare", "_spare_forward", "_code", "_most_alone", "_nothing", "_no_rows",
 )  # fmt: skip
 _NO_SETTINGS = np.zeros(0)
-_ALONE: contextlib.AbstractContextManager[Array] = contextlib.nullcontext(workers.ALONE)
 
 
 class Epochs:
@@ -349,8 +347,10 @@ class MLP:
                 self._params, work.scratch, out[rows], work.team,
             )  # fmt: skip
             work.team[:] = 0
-            with _ALONE if alone else workers.Team(n_threads) as crew:
-                code(crew, arguments)
+            if alone:
+                code(workers.ALONE, arguments)
+            else:
+                workers.call_team(n_threads, code, arguments)
 
     @functools.cached_property
     def _code(self) -> Any:
@@ -536,6 +536,7 @@ class MLP:
         flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + FLOPS_BESIDE_ROW
         call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / batch_size)) * batch_size
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
+        is_listened_to = flops >= FLOPS_PER_CALL  # a batch takes as long as Ctrl-C may
         code = epoch.code(self.dtype)  # compiled before CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
@@ -561,11 +562,10 @@ class MLP:
                     work.identity, work.team,
                 )  # fmt: skip
                 try:
-                    with workers.Team(n_threads) if is_long else _ALONE as crew:
-                        if flops < FLOPS_PER_CALL:
-                            code(crew, arguments)
-                        else:  # a batch takes as long as Ctrl-C may
-                            workers.call_and_listen(code, crew, arguments, work.team)
+                    if is_long or is_listened_to:
+                        workers.call_team(n_threads, code, arguments, work.team if is_listened_to else None)
+                    else:
+                        code(workers.ALONE, arguments)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     if optimizer:
                         optimizer.steps += epochs.n_done * -(-(stop - start) // batch_size)

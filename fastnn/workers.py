@@ -101,32 +101,30 @@ if hasattr(os, "register_at_fork"):
 ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
 
 
-class Team:
-    """Within a `with` block: the crew that this Python thread calls, of `wanted` threads as many as are free.
+def call_team(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...], state: Crew | None = None) -> None:
+    """Call code(crew, arguments) with a crew of `wanted` threads, this one included, or of as many as are free.
 
     A crew is the addresses of the mailboxes of workers, which are awake or will be soon. With Numba's bounds checks
-    there are none: the calling thread alone can raise their error, and others would wait for its slice.
+    there are none: the calling thread alone can raise their error, and others would wait for its slice. Given the
+    `state` of the team, the call is listened to.
     """
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = 1 if numba.config.BOUNDSCHECK else wanted
-        self.workers: list[Worker] = []
-        if self.wanted > 1:
-            team.worker()  # compiled before CPUs are held
-
-    def __enter__(self) -> Crew:
+    if numba.config.BOUNDSCHECK:
+        wanted = 1
+    if wanted > 1:
+        team.worker()  # compiled before CPUs are held
+    call = threading.Lock()
+    with call:
+        taken = workers.take(parallel.budget.take(wanted, call) - 1)
         try:
-            self.workers = workers.take(parallel.budget.take(self.wanted) - 1)
-            for worker in self.workers:
+            for worker in taken:
                 worker.wake()
-            return np.array([worker.address for worker in self.workers], np.int64)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        workers.give_back(self.workers)
-        parallel.budget.give_back()
+            crew = np.array([worker.address for worker in taken], np.int64)
+            if state is None:
+                code(crew, arguments)
+            else:
+                call_and_listen(code, crew, arguments, state)
+        finally:
+            workers.give_back(taken)
 
 
 def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any, ...], state: Crew) -> None:

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ from fastnn.kernels.listening import LOOKS_APART
 from fastnn.layout import empty
 
 Crew = npt.NDArray[np.int64]
+
+PATIENCE = 1.0  # seconds that the end of a process waits for all its workers
 
 
 class Worker:
@@ -54,9 +57,9 @@ class Worker:
         self._ends = True
         self.wake()
 
-    def join(self) -> None:
+    def join(self, seconds: float) -> None:
         """Wait for the end of the thread."""
-        self._thread.join(1.0)
+        self._thread.join(seconds)
 
 
 class Workers:
@@ -89,8 +92,9 @@ class Workers:
         free, self._free = self._free, []
         for worker in free:
             worker.tell_to_end()
+        deadline = time.monotonic() + PATIENCE
         for worker in free:
-            worker.join()
+            worker.join(max(0.0, deadline - time.monotonic()))
 
 
 workers = Workers()

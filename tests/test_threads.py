@@ -505,6 +505,24 @@ def test_a_process_ends_at_once_and_its_workers_with_it():
     assert out.split() == ["[1]", "True"]
 
 
+def test_a_process_does_not_wait_for_each_of_many_workers_that_do_not_come(monkeypatch):
+    now = 0.0
+
+    class Lost:
+        def tell_to_end(self):
+            pass
+
+        def join(self, seconds):
+            nonlocal now
+            now += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    lost = workers.Workers()
+    lost.give_back([Lost() for _ in range(100)])
+    lost.end()
+    assert now == workers.PATIENCE
+
+
 def test_errors_of_a_long_call_are_raised():
     def fail(crew, arguments):
         raise IndexError("index is out of bounds")

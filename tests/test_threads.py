@@ -675,7 +675,8 @@ warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
 warnings.simplefilter("ignore", UserWarning)
 import numpy as np
 from fastnn import parallel
-from pool_job import train, train_and_count
+from pool_job import train, train_and_count, work
+from running import watched
 
 def trained_in_a_team():
     bits = train()
@@ -884,6 +885,19 @@ def test_a_fork_while_another_thread_compiles(tmp_path):
 
 MANY = dict.fromkeys(VARIABLES)  # the machine as it is
 
+# Beside the threads in compiled calls one more may run, in Python code between two calls, or as a worker that yields to
+# whoever wants its CPU before it goes to sleep.
+FROM_OUTSIDE = """
+if sys.platform == "linux":
+    assert np.median(looks) <= n + 1, looks
+"""
+IN_THREADS = """
+import joblib
+n = parallel.allowed_threads()
+with watched() as looks:
+    joblib.Parallel(n, backend="threading")(joblib.delayed(work)() for _ in range(4 * n))
+"""
+
 
 def test_no_more_threads_than_allowed_in_joblibs_threads():
     script = """
@@ -894,18 +908,29 @@ found = joblib.Parallel(n, backend="threading")(joblib.delayed(train)(0, -1) for
 assert set(found) == {serial}
 assert parallel.budget.most <= n, (parallel.budget.most, n)
 """
-    run_job("default", script, **MANY)
+    run_job("default", script + IN_THREADS + FROM_OUTSIDE, **MANY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how many threads run")
+@pytest.mark.skipif(parallel.allowed_threads() == 1, reason="one CPU")
+def test_more_threads_than_allowed_are_seen():
+    """Guards the tests beside it."""
+    without = "parallel.budget.take = lambda wanted, call: wanted"
+    run_job("default", f"{without}{IN_THREADS}assert np.median(looks) > n + 1, looks", **MANY)
 
 
 def test_no_more_threads_than_allowed_in_lokys_workers():
     script = """
 import joblib
 n = parallel.allowed_threads()
-found = joblib.Parallel(n, backend="loky")(joblib.delayed(train_and_count)() for _ in range(2 * n))
+workers = joblib.Parallel(n, backend="loky")
+found = workers(joblib.delayed(train_and_count)() for _ in range(2 * n))
 assert {bits for bits, *_ in found} == {serial}
 assert n * max(most for _, most, _ in found) <= n, found
+with watched() as looks:
+    workers(joblib.delayed(work)() for _ in range(4 * n))
 """
-    run_job("default", script, **MANY)
+    run_job("default", script + FROM_OUTSIDE, **MANY)
 
 
 @pytest.mark.parametrize("processes", [False, True])
@@ -920,7 +945,9 @@ parallel.budget.most = 0
 shape = dict(n_workers=n, threads_per_worker=1) if {processes} else dict(n_workers=1, threads_per_worker=n)
 with LocalCluster(processes={processes}, dashboard_address=None, **shape) as cluster, Client(cluster) as client:
     found = client.gather([client.submit(train_and_count, pure=False) for _ in range(4 * n)])
+    with watched() as looks:
+        client.gather([client.submit(work, pure=False) for _ in range(4 * n)])
 assert {{bits for bits, *_ in found}} == {{serial}}
 assert max(most for _, most, _ in found) * (n if {processes} else 1) <= n, found
 """
-    run_job("default", script, **MANY)
+    run_job("default", script + FROM_OUTSIDE, **MANY)

@@ -51,7 +51,6 @@ _BUFFERS = (
 )  # fmt: skip
 MOST_SPARE = 16  # workspaces for prediction that are kept: so many Python threads predict at once without new ones
 _NO_SETTINGS = np.zeros(0)
-_ALONE: contextlib.AbstractContextManager[Array] = contextlib.nullcontext(workers.ALONE)
 
 
 class Epochs:
@@ -368,8 +367,10 @@ class MLP:
                 0 if entries is None else entries.ctypes.data, work.layers, self._params, work.scratch, out[rows],
                 work.team,
             )  # fmt: skip
-            with _ALONE if n_threads == 1 else workers.Team(n_threads) as crew:
-                code(crew, arguments)
+            if n_threads == 1:
+                code(workers.ALONE, arguments)
+            else:
+                workers.call_team(n_threads, code, arguments)
 
     @functools.cached_property
     def _code(self) -> Any:
@@ -555,6 +556,7 @@ class MLP:
         flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + FLOPS_BESIDE_ROW
         call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / batch_size)) * batch_size
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
+        is_listened_to = flops >= FLOPS_PER_CALL  # a batch takes as long as Ctrl-C may
         code = epoch.code(self.dtype)  # compiled before CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
         hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
@@ -581,11 +583,10 @@ class MLP:
                     work.identity, work.team,
                 )  # fmt: skip
                 try:
-                    with workers.Team(n_threads) if is_long else _ALONE as crew:
-                        if flops < FLOPS_PER_CALL:
-                            code(crew, arguments)
-                        else:  # a batch takes as long as Ctrl-C may
-                            workers.call_and_listen(code, crew, arguments, work.team)
+                    if is_long or is_listened_to:
+                        workers.call_team(n_threads, code, arguments, work.team if is_listened_to else None)
+                    else:
+                        code(workers.ALONE, arguments)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
                     if optimizer:
                         optimizer.steps = epochs.steps

@@ -199,16 +199,17 @@ def _text_of(path: Path) -> str:
 
 # -- the budget: CPUs shared out among the Python threads of this process ----------------------------------------------
 
-# Seconds; all calls but those of very large batches take some tenths of one: what is held longer was left behind.
-MOST_WAITING = 10.0
-LOOKS_APART = 0.0005
+LOOKS_APART = 0.0005  # seconds
 
 
 class Budget:
-    """How many threads each Python thread has in a compiled call, that together they are no more than allowed.
+    """How many threads each compiled call has, that together they are no more than allowed.
 
     A call that is alone gets what it asks for; beside others it gets what they leave, itself at least. While others
     have more threads than themselves and no CPU is left it waits, for they end soon and then leave room.
+
+    A call stands for itself by a lock that is locked as long as it goes on: `with` unlocks it whatever ends the call,
+    and there is no moment at which Ctrl-C comes between.
     """
 
     def __init__(self) -> None:
@@ -218,36 +219,26 @@ class Budget:
     def forget(self) -> None:
         """Start anew, as a forked child must: the threads that held something are not there."""
         self._lock = threading.Lock()
-        self._held: dict[int, int] = {}  # by Python thread; 0 of one that waits
+        self._held: dict[threading.Lock, int] = {}  # by call; 0 of one that waits
 
-    def take(self, wanted: int) -> int:
-        """Return the number of threads that the calling Python thread may now run, itself included."""
-        me, deadline = threading.get_ident(), 0.0
+    def take(self, wanted: int, call: threading.Lock) -> int:
+        """Return the number of threads that a call may now run until its lock is unlocked, its own included."""
         while True:
             with self._lock:
-                self._held.pop(me, None)
-                is_late = deadline and time.monotonic() > deadline
-                if is_late:
-                    self._held.clear()
+                self._held = {other: n for other, n in self._held.items() if other.locked() and other is not call}
                 n = self._free(wanted) if self._held else wanted
-                self._held[me] = n
+                self._held[call] = n
                 if n:
                     self.most = max(self.most, sum(self._held.values()))
                     return n
-            deadline = deadline or time.monotonic() + MOST_WAITING
             time.sleep(LOOKS_APART)
 
     def _free(self, wanted: int) -> int:
         """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
-        numbers = list(self._held.values())  # those that give back do not ask for the lock
-        n_waiting, running = sum(not n for n in numbers), sum(numbers)
-        if running >= allowed_threads() and running > len(numbers) - n_waiting:  # a team, which ends soon
+        n_waiting, running = list(self._held.values()).count(0), sum(self._held.values())
+        if running >= allowed_threads() and running > len(self._held) - n_waiting:  # a team, which ends soon
             return 0
         return max(1, min(wanted, allowed_threads() - running - n_waiting))
-
-    def give_back(self) -> None:
-        """Leave to others what this Python thread holds."""
-        self._held.pop(threading.get_ident(), None)
 
 
 budget = Budget()

@@ -10,7 +10,7 @@ from fastnn.kernels import epoch, forward, jit, shuffle, team
 def run(dtypes: list[str]) -> int:
     """Compile what these dtypes need and is not on disk; print what was done, return 1 if it cannot be kept, else 0."""
     team.worker()
-    shuffle.exchange()
+    shuffle.exchanger()
     for dtype in dtypes:
         for part in (epoch, forward):
             part.code(np.dtype(dtype))

@@ -9,6 +9,7 @@ import _thread
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,12 @@ import numpy.typing as npt
 
 from fastnn import parallel
 from fastnn.kernels import system, team
+from fastnn.kernels.listening import LOOKS_APART
 from fastnn.layout import empty
 
 Crew = npt.NDArray[np.int64]
 
-LOOKS_APART = 0.05  # seconds; a system on which a signal does not end a wait has it looked for
+PATIENCE = 1.0  # seconds that the end of a process waits for all its workers
 
 
 class Worker:
@@ -46,9 +48,9 @@ class Worker:
         self.mailbox[team.ENDS] = 1
         system.ring(int(self.mailbox[team.BELL]))
 
-    def join(self) -> None:
+    def join(self, seconds: float) -> None:
         """Wait for the end of the thread."""
-        self._thread.join(1.0)
+        self._thread.join(seconds)
 
 
 class Workers:
@@ -83,8 +85,9 @@ class Workers:
         free, self._free = self._free, []
         for worker in free:
             worker.tell_to_end()
+        deadline = time.monotonic() + PATIENCE
         for worker in free:
-            worker.join()
+            worker.join(max(0.0, deadline - time.monotonic()))
 
 
 workers = Workers()
@@ -95,37 +98,35 @@ if hasattr(os, "register_at_fork"):
 ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
 
 
-class Team:
-    """Within a `with` block: the crew that this Python thread calls, of `wanted` threads as many as are free.
+def call_team(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...], state: Crew | None = None) -> None:
+    """Call code(crew, arguments) with a crew of `wanted` threads, this one included, or of as many as are free.
 
     A crew is the addresses of the mailboxes of workers. With Numba's bounds checks there are none: the calling thread
-    alone can raise their error, and others would wait for its slice.
+    alone can raise their error, and others would wait for its slice. Given the `state` of the team, the call is
+    listened to.
     """
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = 1 if numba.config.BOUNDSCHECK else wanted
-        self.workers: list[Worker] = []
-        if self.wanted > 1:
-            team.worker()  # compiled before CPUs are held
-
-    def __enter__(self) -> Crew:
+    if numba.config.BOUNDSCHECK:
+        wanted = 1
+    if wanted > 1:
+        team.worker()  # compiled before CPUs are held
+    call = threading.Lock()
+    with call:
+        taken = workers.take(parallel.budget.take(wanted, call) - 1)
         try:
-            self.workers = workers.take(parallel.budget.take(self.wanted) - 1)
-            crews = [worker.crew for worker in self.workers]
-            return crews[0] if len(crews) == 1 else np.concatenate(crews or [ALONE])
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        workers.give_back(self.workers)
-        parallel.budget.give_back()
+            crews = [worker.crew for worker in taken]
+            crew = crews[0] if len(crews) == 1 else np.concatenate(crews or [ALONE])
+            if state is None:
+                code(crew, arguments)
+            else:
+                call_and_listen(code, crew, arguments, state)
+        finally:
+            workers.give_back(taken)
 
 
 def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any, ...], state: Crew) -> None:
-    """Make a long call of code(crew, arguments) so that Ctrl-C is seen: it then stops the team of `state`.
+    """Make a long call of code(crew, arguments) so that Ctrl-C is seen, which stops the team of `state`.
 
-    Signals reach the main thread alone, and Python's handlers run there between bytecodes: so another thread calls.
+    Other than `kernels.listening.call_apart` it always waits for the end: the call writes to the caller's arrays.
     """
     if threading.current_thread() is not threading.main_thread():
         code(crew, arguments)

@@ -39,15 +39,15 @@ LAYERS = [
     {"callbacks", "model"},
     {"workers", "rows", "plain", "warmup"},
     {"layout", "parallel"},
-    {"kernels.epoch", "kernels.forward", "kernels.shuffle"},
+    {"kernels.epoch", "kernels.forward"},
     {"kernels.step"},
     {"kernels.sparse"},
     {"kernels.products", "kernels.activations", "kernels.losses", "kernels.optimizers"},
     {"kernels.elementary"},
-    {"kernels.simd", "kernels.team"},
+    {"kernels.simd", "kernels.team", "kernels.shuffle"},
     {"kernels.system"},
     {"kernels.jit", "kernels.plan"},
-    {"kernels.inner", "interop", "splitting", "saving"},
+    {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
     {"atomic", "trees", "log", "plotting"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,55 +1,68 @@
-"""Orders of many rows: drawn as NumPy draws them, in pieces that Ctrl-C can end."""
+"""Shuffling in pieces: NumPy's order, NumPy's state of the generator, and Ctrl-C between two pieces."""
 
 import numpy as np
 import pytest
 
-from fastnn.kernels import shuffle as module
-from fastnn.kernels.shuffle import shuffle
+import fastnn
+from fastnn.kernels import shuffle
 
-SIZES = [0, 1, 2, 3, 4, 5, 8, 9, 31, 32, 33, 1000, 4097]
-
-
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(module, "MANY", 0)
-    monkeypatch.setattr(module, "PIECE", 7)
+PIECE = 100
 
 
-@pytest.mark.parametrize("generator", [np.random.MT19937, np.random.PCG64])
-@pytest.mark.parametrize("n", SIZES)
-def test_as_numpy(n, generator):
-    ours, theirs = (np.random.RandomState(generator(5)) for _ in range(2))
-    order, expected = np.arange(n)[::-1].copy(), np.arange(n)[::-1].copy()
-    for _ in range(3):
-        shuffle(order, ours)
-        theirs.shuffle(expected)
-        np.testing.assert_array_equal(order, expected)
-    assert ours.randint(2**31) == theirs.randint(2**31)
+@pytest.fixture
+def in_pieces(monkeypatch):
+    monkeypatch.setattr(shuffle, "ROWS_AT_ONCE", PIECE)
 
 
-def test_in_one_call_and_with_numpy(monkeypatch):
-    orders = []
-    for many, piece in ((0, 10**6), (0, 100), (10**6, 7)):
-        monkeypatch.setattr(module, "MANY", many)
-        monkeypatch.setattr(module, "PIECE", piece)
-        orders.append(np.arange(3000))
-        shuffle(orders[-1], np.random.RandomState(0))
-    np.testing.assert_array_equal(orders[1], orders[0])
-    np.testing.assert_array_equal(orders[2], orders[0])
+@pytest.mark.parametrize("bits", [np.random.MT19937, np.random.PCG64])
+@pytest.mark.parametrize("n", [1, 2, PIECE, PIECE + 1, PIECE + 2, 2 * PIECE, 2 * PIECE + 1, 2 * PIECE + 2, 12_345])
+def test_as_numpy_shuffles(n, bits, in_pieces):
+    for seed in range(20):
+        ours, theirs = np.random.RandomState(bits(seed)), np.random.RandomState(bits(seed))
+        order, expected = np.arange(n), np.arange(n)
+        for _ in range(2):
+            shuffle.shuffle(order, ours)
+            theirs.shuffle(expected)
+            np.testing.assert_array_equal(order, expected)
+        assert ours.bytes(100) == theirs.bytes(100)
 
 
-def test_ctrl_c_leaves_the_random_state(monkeypatch):
-    exchange, calls = module.exchange(), []
+def test_as_numpy_shuffles_more_rows_than_16_bits_count():
+    ours, theirs = np.random.RandomState(0), np.random.RandomState(0)
+    order, expected = np.arange(shuffle.ROWS_AT_ONCE + 70_000), np.arange(shuffle.ROWS_AT_ONCE + 70_000)
+    shuffle.shuffle(order, ours)
+    theirs.shuffle(expected)
+    assert np.array_equal(order, expected) and ours.bytes(100) == theirs.bytes(100)
 
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        exchange(*arguments)
 
-    monkeypatch.setattr(module, "exchange", lambda: interrupted)
-    random_state = np.random.RandomState(0)
-    with pytest.raises(KeyboardInterrupt):
-        shuffle(np.arange(1000), random_state)
-    assert len(calls) == 3
-    assert random_state.randint(2**31) == np.random.RandomState(0).randint(2**31)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_fit_does_not_depend_on_the_pieces(early_stopping, monkeypatch):
+    X, y = np.random.default_rng(0).random((250, 3)), np.arange(250) % 3
+
+    def fitted():
+        model = fastnn.MLPClassifier((4,), max_iter=3, random_state=0, early_stopping=early_stopping)
+        return model.fit(X, y).loss_curve_
+
+    expected = fitted()
+    monkeypatch.setattr(shuffle, "ROWS_AT_ONCE", PIECE)
+    assert fitted() == expected
+
+
+def test_ctrl_c_between_two_pieces_of_an_order(monkeypatch, in_pieces):
+    """It ends a fit with a usable model before the order is drawn to its end."""
+    pieces = []
+
+    class Interrupted(np.random.RandomState):
+        def randint(self, *arguments, **others):
+            pieces.append(super().randint(*arguments, **others))
+            if len(pieces) == 2:
+                raise KeyboardInterrupt
+            return pieces[-1]
+
+    X, y = np.random.default_rng(0).random((1000, 3)), np.arange(1000) % 3
+    model = fastnn.MLPClassifier((4,), random_state=Interrupted(0))
+    with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
+        model.fit(X, y)
+    assert len(pieces) == 2
+    assert model.n_iter_ == 0 and np.isfinite(model.predict_proba(X)).all()

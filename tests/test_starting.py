@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -337,6 +338,100 @@ def test_who_waits_too_long_compiles(small):
     assert answer(small, script + ANSWER)[:2] == (2.0, True)
 
 
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+WAITS = """
+import time
+import small
+SETUP
+compile = small.jit._compile
+def slowly(*arguments):
+    print("compiling", flush=True)
+    time.sleep(SECONDS)
+    compile(*arguments)
+small.jit._compile = slowly
+small.jit.once(small.answer)()
+"""
+
+
+def interrupted(process, line):
+    """Interrupt a process when it has printed a line."""
+    assert process.stdout.readline() == line
+    process.send_signal(signal.SIGINT)
+    return process
+
+
+def test_ctrl_c_that_the_compiler_swallows(small, ctrl_c_raises):
+    """As ctypes does in a callback of LLVM's, and Python in a destructor."""
+    script = """
+        import _thread, time
+        import small
+        compile = small.jit._compile
+        def deaf(*arguments):
+            try:
+                _thread.interrupt_main()
+                time.sleep(1)
+            except KeyboardInterrupt:
+                pass
+            compile(*arguments)
+        small.jit._compile = deaf
+        try:
+            small.jit.once(small.answer)()
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert run_script(script, **small)[0] == "interrupted\n"
+    assert answer(small) == (2.0, False, "")  # it has been kept
+
+
+@POSIX
+def test_a_process_that_ctrl_c_ends_keeps_what_it_compiles(small, ctrl_c_raises):
+    script = WAITS.replace("SECONDS", "1").replace("SETUP", "")
+    process = interrupted(started(script, **small), "compiling\n")
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGINT
+    assert answer(small) == (2.0, False, "")
+
+
+@POSIX
+def test_ctrl_c_again_ends_a_process_that_compiles(small, ctrl_c_raises):
+    setup = "import atexit; atexit.register(print, 'ending', flush=True)"
+    script = WAITS.replace("SECONDS", "600").replace("SETUP", setup)
+    process = interrupted(interrupted(started(script, **small), "compiling\n"), "ending\n")
+    while process.poll() is None:  # the first of them may come too early
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    process.communicate()
+    assert process.returncode == -signal.SIGINT
+
+
+@POSIX
+def test_ctrl_c_ends_a_process_that_waits_for_another(small, ctrl_c_raises):
+    script = """
+        import small
+        small.jit._lock = lambda file: print("waiting", flush=True)
+        small.jit.once(small.answer)()
+    """
+    process = interrupted(started(script, **small), "waiting\n")
+    process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGINT
+
+
+@POSIX
+def test_ctrl_c_while_the_first_fit_compiles(tmp_path, ctrl_c_raises):
+    script = TRAIN + """
+    print(model.n_iter_, len(model.predict(X)))
+    """
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "FASTNN_NUM_THREADS": "1"}
+    process = started(script, "float32", **environment)
+    assert "compiling the kernels" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = finished(process)
+    assert out.split()[1:] == ["0", "0", "300"], "nothing compiled yet, no epoch, but a model"
+    assert not err
+    assert run_script(TRAIN, "float32", **environment)[0].split()[1] == "0"
+
+
 # -- what the user is told ---------------------------------------------------------------------------------------------
 
 SLOW = """
@@ -423,7 +518,7 @@ def test_a_compiler_that_is_switched_off_later(small):
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 
-SHARED, PARTS = ["worker", "shuffle"], ["", "-forward"]
+FOR_ALL, PARTS = ["worker", "exchange"], ["", "-forward"]
 
 
 def warm_up(*arguments, **environment):
@@ -437,7 +532,7 @@ def test_warmup_fills_the_cache(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
     code, out, _ = warm_up("--dtype", "float64", **environment)
     assert code == 0
-    names = [*SHARED, *(f"float64{part}" for part in PARTS)]
+    names = [*FOR_ALL, *(f"float64{part}" for part in PARTS)]
     assert [line.split()[:3] for line in out.splitlines()[:-1]] == [[name, "compiled", "in"] for name in names]
     assert out.splitlines()[-1] == f"kept in {next(tmp_path.iterdir())}"
     code, out, err = warm_up("--dtype", "float64", **environment)
@@ -450,7 +545,7 @@ def test_warmup_fills_the_cache(tmp_path):
 def test_warmup_takes_both_dtypes_by_default():
     code, out, _ = warm_up()
     assert code == 0
-    names = [*SHARED, *(dtype + part for dtype in ("float32", "float64") for part in PARTS)]
+    names = [*FOR_ALL, *(dtype + part for dtype in ("float32", "float64") for part in PARTS)]
     assert [line.split()[0] for line in out.splitlines()[:-1]] == names
 
 

@@ -1,5 +1,6 @@
 """The one decorator of every kernel: its compiler flags, and where its machine code is kept."""
 
+import atexit
 import contextlib
 import dataclasses
 import errno
@@ -11,6 +12,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import stat
 import sys
 import threading
@@ -28,6 +30,7 @@ from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
 
 from fastnn.kernels.inner import Entry, Inner
+from fastnn.kernels.listening import call_apart
 
 if sys.platform == "win32":
     import msvcrt
@@ -92,16 +95,41 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
+_is_ending = threading.Event()
+
+
+def _let_compile_end() -> None:
+    """Wait for a compile that Ctrl-C has left alone: LLVM aborts where the interpreter ends before it."""
+    if not _compiling.acquire(blocking=False):
+        _is_ending.set()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C ends the process at once
+        _compiling.acquire()
+        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+            # The process is to end by SIGINT, as shells want it; Python forgets that when a compiler calls `exec`.
+            with contextlib.suppress(KeyboardInterrupt):
+                exec("raise KeyboardInterrupt")
+    _compiling.release()
+
+
+atexit.register(_let_compile_end)
+
+
 def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep what a function has returned; Python threads that ask at the same time wait for the first."""
+    """Keep what a function has returned; Python threads that ask at the same time wait for the first.
+
+    On Ctrl-C nobody waits, but what the function compiles is finished, and kept.
+    """
     results: dict[Any, Any] = {}
+
+    def call(*arguments: Any) -> None:
+        with _compiling:
+            if arguments not in results:
+                results[arguments] = function(*arguments)
 
     @functools.wraps(function)
     def wrapper(*arguments: Any) -> Any:
         if arguments not in results:
-            with _compiling:
-                if arguments not in results:
-                    results[arguments] = function(*arguments)
+            call_apart(call, *arguments)
         return results[arguments]
 
     return wrapper
@@ -219,7 +247,8 @@ def _alone(folder: Path | None) -> Iterator[None]:
     with file:
         deadline = time.monotonic() + PATIENCE
         while not _lock(file) and time.monotonic() < deadline:
-            time.sleep(LOOKS_APART)
+            if _is_ending.wait(LOOKS_APART):
+                raise SystemExit  # of this thread, for whose code nobody waits any more
         yield
 
 

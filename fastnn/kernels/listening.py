@@ -1,0 +1,41 @@
+"""Long calls during which Ctrl-C is seen at once.
+
+Signals reach the main thread alone, and Python's handlers run there between bytecodes: never within a call of C, and
+what they raise in a callback or a destructor is lost. So another thread calls while the main one waits.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+LOOKS_APART = 0.05  # seconds; a system on which a signal does not end a wait has it looked for
+
+
+def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what function(*arguments) returns. What a handler raises meanwhile is raised; the call then goes on alone.
+
+    It is for calls whose work is of use all the same, and in which nothing of the caller's is written to.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return function(*arguments)
+    results: list[Any] = []
+    errors: list[BaseException] = []
+    bell = threading.Lock()
+    bell.acquire()
+
+    def work() -> None:
+        try:
+            results.append(function(*arguments))
+        except BaseException as error:
+            errors.append(error)
+        bell.release()
+
+    try:
+        threading.Thread(target=work, name="fastnn call", daemon=True).start()
+    except RuntimeError:  # there can be no more threads
+        return function(*arguments)
+    while not bell.acquire(timeout=LOOKS_APART):
+        pass
+    if errors:
+        raise errors[0]
+    return results[0]

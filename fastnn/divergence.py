@@ -121,7 +121,8 @@ def likely_causes(X: Any, targets: Array | None, sample_weight: Array | None, le
         ("value in y", targets, "scale the targets"),
         ("sample_weight", sample_weight, "divide the weights by their mean"),
     ]:
-        largest = 0.0 if array is None or not array.size else float(np.abs(array).max())
+        # Not of `abs(array)`: X may be a file that is larger than the memory.
+        largest = 0.0 if array is None or not array.size else max(float(array.max()), -float(array.min()))
         if largest > LARGE:
             causes.append(f"the largest {name} is {largest:.3g} ({mend})")
     if not math.isnan(learning_rate) and (not causes or learning_rate > LARGE_RATE):

@@ -339,10 +339,11 @@ class MLP:
                                        work.team))  # fmt: skip
         else:
             flops = self._flops_of_forward(n, sparse)
-            n_threads = 1 if self._is_short(flops) else self._threads_for(max(flops, 2 * FLOPS_PER_THREAD))
+            is_short = self._is_short(flops)
+            n_threads = 1 if is_short else self._threads_for(max(flops, 2 * FLOPS_PER_THREAD))
             work = self._borrowed_forward(n_threads)
             step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / flops)))
-            self._forward_in_calls(X, sparse, out, work, n_threads, step)
+            self._forward_in_calls(X, sparse, out, work, n_threads, step, is_short)
         self._spare_forward.append(work)
         return out.reshape(-1) if one else out
 
@@ -355,8 +356,9 @@ class MLP:
         return ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
 
     def _forward_in_calls(
-        self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, step: int
-    ) -> None:
+        self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, step: int,
+        is_short: bool,
+    ) -> None:  # fmt: skip
         """Call the engine for `step` rows at a time, so that Ctrl-C need not wait long."""
         code = self._code  # compiled before CPUs are held
         for start in range(0, len(X), step):
@@ -367,7 +369,7 @@ class MLP:
                 0 if entries is None else entries.ctypes.data, work.layers, self._params, work.scratch, out[rows],
                 work.team,
             )  # fmt: skip
-            if n_threads == 1:
+            if is_short:  # it ends before it would be counted
                 code(workers.ALONE, arguments)
             else:
                 workers.call_team(n_threads, code, arguments)

@@ -168,6 +168,22 @@ def test_links_within_the_repository_resolve(name):
         assert not anchor or anchor in anchors_of(file.read_text("utf-8")), f"{name}: {target}"
 
 
+FAULTS = re.compile(r"^\| fault \|[^|]*\| tests? in `tests/(\w+\.py)` \|\n\|[- |]*\n((?:\|.*\n)+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "n_tables"), [("docs/batch-jobs.md", 3), ("docs/saving.md", 1)])
+def test_the_tables_of_faults_name_tests_that_are_there(name, n_tables):
+    """A test of another file than the table's comes with the file."""
+    tables = FAULTS.findall(text_of(name))
+    assert len(tables) == n_tables == text_of(name).count("| fault |")
+    for home, rows in tables:
+        for row in rows.splitlines():
+            named = re.findall(r"`(?:(test_\w+\.py)::)?(test_\w+)`", row.rsplit("|", 2)[1])
+            assert named, row
+            for file, test in named:
+                assert f"def {test}(" in text_of(f"tests/{file or home}"), f"{test} is not in {file or home}"
+
+
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 

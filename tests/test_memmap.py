@@ -58,6 +58,12 @@ SCRIPT = """if True:
     def regressor(X, y):
         fastnn.MLPRegressor(hidden_layer_sizes=(8,), max_iter=2).fit(X, y / 2).score(X, y / 2)
 
+    def diverging(X, y):
+        try:
+            fastnn.MLPRegressor(hidden_layer_sizes=(8,), solver="sgd", learning_rate_init=1e30).fit(X, y / 2)
+        except ValueError as error:
+            assert "Likely causes: the learning rate is 1e+30" in str(error), error
+
     def copy(X, y):
         try:
             np.array(X)
@@ -90,7 +96,7 @@ def run(path, use):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux'")
-@pytest.mark.parametrize("use", ["network", "classifier", "early_stopping", "regressor"])
+@pytest.mark.parametrize("use", ["network", "classifier", "early_stopping", "regressor", "diverging"])
 def test_rows_are_not_copied(use, large):
     """The file is four times as large as all the memory there is to take."""
     done = run(large, use)

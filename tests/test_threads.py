@@ -404,6 +404,18 @@ def test_short_calls_take_no_part(monkeypatch):
             net.forward(matrix(np.ones((20_000, 20), "float32")))
 
 
+def test_long_calls_of_one_thread_are_counted(monkeypatch):
+    """Or a team beside them would have the CPUs that they run on."""
+    taken, take = [], parallel.budget.take
+    monkeypatch.setattr(parallel.budget, "take", lambda wanted, call: taken.append(wanted) or take(wanted, call))
+    net, X = fastnn.MLP((20, 10, 2)), np.ones((20_000, 20), "float32")
+    with fastnn.threads(1):
+        for rows in (X, sparse.csr_array(X)):
+            net.forward(rows)
+        net.train_epoch(X, np.zeros(len(X), int), fastnn.SGD())
+    assert taken == [1, 1, 1]
+
+
 def test_a_call_in_a_team_ends_before_the_next_begins(teams):
     """The exact count of threads in compiled calls, of 4 Python threads that each ask for all CPUs."""
     expected, found = train(), []

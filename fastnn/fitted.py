@@ -88,12 +88,14 @@ class FittedNetwork(SklearnExchange):
     def _network(self) -> MLP:
         """Return the network of `coefs_` and `intercepts_`, brought up to date with what has been written to them."""
         fitted = self.__dict__
-        net = fitted.get("_net") or self._unseen_network()
-        if net is None or "_coefs_" in fitted or "_intercepts_" in fitted:
-            with _handing_out:
-                return self._follow_arrays()
-        if not self._describes(net):
-            self._net = net = net.with_functions(self.activation, self.out_activation_)
+        net: MLP | None = fitted.get("_net")
+        if net is None or "_coefs_" in fitted or "_intercepts_" in fitted or not self._describes(net):
+            with _handing_out:  # or another thread's network, made meanwhile, would be lost with what was written to it
+                net = self._unseen_network()
+                if net is None or "_coefs_" in fitted or "_intercepts_" in fitted:
+                    return self._follow_arrays()
+                if not self._describes(net):
+                    self._net = net = net.with_functions(self.activation, self.out_activation_)
         return net
 
     def _unseen_network(self) -> MLP | None:

@@ -531,6 +531,31 @@ def test_arrays_can_be_deleted():
     assert not hasattr(model, "coefs_") and hasattr(model, "intercepts_")
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("coefs_", lambda arrays: None),
+        ("coefs_", lambda arrays: []),
+        ("coefs_", lambda arrays: [1, 2]),
+        ("coefs_", lambda arrays: arrays[:1]),
+        ("coefs_", lambda arrays: [arrays[0][..., None], arrays[1]]),
+        ("coefs_", lambda arrays: [arrays[0].astype(complex), arrays[1]]),
+        ("coefs_", lambda arrays: [arrays[0][:, 1:], arrays[1][1:]]),
+        ("intercepts_", lambda arrays: 5),
+        ("intercepts_", lambda arrays: [arrays[0][None], arrays[1]]),
+    ],
+)
+def test_arrays_that_are_none_of_a_network_are_told(name, change):
+    X, y = data("binary")
+    model = MLPClassifier(tol=1e9).fit(X, y)
+    whole = getattr(model, name)
+    setattr(model, name, change(whole))
+    with pytest.raises(ValueError, match=f"^{name} must "):
+        model.predict(X)
+    setattr(model, name, whole)
+    model.predict(X)
+
+
 def test_pruned_coefs():
     X, y = data("regression")
     model = MLPRegressor(tol=1e9, random_state=0).fit(X, y)

@@ -1,6 +1,7 @@
 """The fitted network of an estimator: its arrays as users see them, the optimizer it goes on with, and its pickles."""
 
 import dataclasses
+import itertools
 import os
 import sys
 import threading
@@ -88,12 +89,14 @@ class FittedNetwork(SklearnExchange):
     def _network(self) -> MLP:
         """Return the network of `coefs_` and `intercepts_`, brought up to date with what has been written to them."""
         fitted = self.__dict__
-        net = fitted.get("_net") or self._unseen_network()
-        if net is None or "_coefs_" in fitted or "_intercepts_" in fitted:
-            with _handing_out:
-                return self._follow_arrays()
-        if not self._describes(net):
-            self._net = net = net.with_functions(self.activation, self.out_activation_)
+        net: MLP | None = fitted.get("_net")
+        if net is None or "_coefs_" in fitted or "_intercepts_" in fitted or not self._describes(net):
+            with _handing_out:  # or another thread's network, made meanwhile, would be lost with what was written to it
+                net = self._unseen_network()
+                if net is None or "_coefs_" in fitted or "_intercepts_" in fitted:
+                    return self._follow_arrays()
+                if not self._describes(net):
+                    self._net = net = net.with_functions(self.activation, self.out_activation_)
         return net
 
     def _unseen_network(self) -> MLP | None:
@@ -111,9 +114,17 @@ class FittedNetwork(SklearnExchange):
 
     def _follow_arrays(self) -> MLP:
         net, shared = self._unseen_network(), self._are_shared()  # before they are looked at: others write meanwhile
-        coefs, intercepts = map(_dense, (self.coefs_, self.intercepts_))
+        coefs = _checked_arrays("coefs_", self.coefs_, "(n_in, n_out)", 2)
+        intercepts = _checked_arrays("intercepts_", self.intercepts_, "(n_out,)", 1)
+        sizes = (len(coefs[0]), *map(len, intercepts))
+        shapes, expected = [array.shape for array in coefs], list(itertools.pairwise(sizes))
+        if shapes != expected:
+            raise ValueError(
+                f"coefs_ must have the shapes {expected}, as intercepts_ are of {list(sizes[1:])} units, got {shapes};"
+                " assign both where sizes change"
+            )
         arrays, followed = [*coefs, *intercepts], self.__dict__.get("_followed")
-        if net is None or net.sizes != (len(coefs[0]), *map(len, intercepts)):
+        if net is None or net.sizes != sizes:
             net, followed = with_parameters(coefs, intercepts, self.activation, self.out_activation_), arrays
             self.discard_optimizer()
         elif not self._describes(net):
@@ -223,7 +234,7 @@ def _count_of(values: dict[str, Any], key: str) -> int:
 
 
 def _counts_in(values: Any) -> list[int]:
-    return [sys.getrefcount(value) for value in values]
+    return [sys.getrefcount(value) for value in values] if hasattr(values, "__iter__") else []
 
 
 # What is counted, by the same code, of what nobody else refers to.
@@ -239,9 +250,15 @@ def _copies(arrays: list[Array]) -> list[Array]:
     return [np.array(array) for array in arrays]
 
 
-def _dense(arrays: list[Any]) -> list[Array]:
+def _checked_arrays(name: str, arrays: Any, shape: str, n_axes: int) -> list[Array]:
     """Return the arrays, sparse ones (of pruned networks) as dense ones."""
-    return [array.toarray() if hasattr(array, "toarray") else array for array in arrays]
+    dense = []
+    if hasattr(arrays, "__iter__"):
+        dense = [np.asarray(array.toarray() if hasattr(array, "toarray") else array) for array in arrays]
+    if not dense or any(array.ndim != n_axes or array.dtype.kind not in "biuf" for array in dense):
+        found = [(array.shape, array.dtype.name) for array in dense] or repr(arrays)
+        raise ValueError(f"{name} must be a list of arrays {shape} of real numbers, one per layer, got {found}")
+    return dense
 
 
 def _same(arrays: list[Array], others: list[Array]) -> bool:

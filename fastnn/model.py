@@ -342,7 +342,7 @@ class MLP:
             is_short = self._is_short(flops)
             n_threads = 1 if is_short else self._threads_for(max(flops, 2 * FLOPS_PER_THREAD))
             work = self._borrowed_forward(n_threads)
-            step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / flops)))
+            step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / max(1.0, flops))))  # no rows may want none
             self._forward_in_calls(X, sparse, out, work, n_threads, step, is_short)
         self._spare_forward.append(work)
         return out.reshape(-1) if one else out

@@ -25,7 +25,7 @@ from sklearn.utils._param_validation import make_constraint
 from sklearn_versions import REFUSES_ZERO_WEIGHTS
 
 import fastnn
-from fastnn import MLPClassifier, MLPRegressor
+from fastnn import MLPClassifier, MLPRegressor, fitted
 from fastnn.model import MLP
 from fastnn.training import AdaptiveRate, ConstantRate, InverseScalingRate, LossPlateau
 
@@ -531,12 +531,67 @@ def test_arrays_can_be_deleted():
     assert not hasattr(model, "coefs_") and hasattr(model, "intercepts_")
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("coefs_", lambda arrays: None),
+        ("coefs_", lambda arrays: []),
+        ("coefs_", lambda arrays: [1, 2]),
+        ("coefs_", lambda arrays: arrays[:1]),
+        ("coefs_", lambda arrays: [arrays[0][..., None], arrays[1]]),
+        ("coefs_", lambda arrays: [arrays[0].astype(complex), arrays[1]]),
+        ("coefs_", lambda arrays: [arrays[0][:, 1:], arrays[1][1:]]),
+        ("intercepts_", lambda arrays: 5),
+        ("intercepts_", lambda arrays: [arrays[0][None], arrays[1]]),
+    ],
+)
+def test_arrays_that_are_none_of_a_network_are_told(name, change):
+    X, y = data("binary")
+    model = MLPClassifier(tol=1e9).fit(X, y)
+    whole = getattr(model, name)
+    setattr(model, name, change(whole))
+    with pytest.raises(ValueError, match=f"^{name} must "):
+        model.predict(X)
+    setattr(model, name, whole)
+    model.predict(X)
+
+
 def test_pruned_coefs():
     X, y = data("regression")
     model = MLPRegressor(tol=1e9, random_state=0).fit(X, y)
     expected = model.predict(X)
     model.coefs_[0] = sparse.csr_array(model.coefs_[0])
     np.testing.assert_array_equal(model.predict(X), expected)
+
+
+@pytest.mark.parametrize("change", ["loaded", "other activation"])
+def test_a_write_is_not_lost_to_a_network_that_another_thread_makes_meanwhile(change, monkeypatch):
+    model, theirs = fit_both("binary")
+    X = data("binary")[0]
+    model = pickle.loads(pickle.dumps(model))
+    if change == "other activation":
+        model.predict(X)
+        model.activation = theirs.activation = "tanh"
+    holder, name = (fitted, "with_parameters") if change == "loaded" else (MLP, "with_functions")
+    make, others = getattr(holder, name), []
+
+    def write():
+        model.coefs_[0][:3] = 0.0
+        model.predict(X)
+
+    def slowly(*args, **kwargs):
+        net = make(*args, **kwargs)
+        if not others:
+            others.append(threading.Thread(target=write))
+            others[0].start()
+            others[0].join(0.5)
+        return net
+
+    monkeypatch.setattr(holder, name, slowly)
+    model.predict(X)
+    others[0].join()
+    theirs.coefs_[0][:3] = 0.0
+    np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-8)
 
 
 @pytest.mark.parametrize("model", [MLPClassifier, MLPRegressor])

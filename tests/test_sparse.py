@@ -138,6 +138,11 @@ def test_no_entries(n):
     check_against_reference(network((70, 20, 4)), X, T)
 
 
+@pytest.mark.parametrize("sizes", [(70, 4), (70, 5, 4)])
+def test_no_rows(sizes):
+    assert network(sizes).forward(sparse.csr_array((0, 70))).shape == (0, 4)
+
+
 def test_no_rows_to_train_on():
     with pytest.raises(ValueError, match="X must have at least one row"):
         network((70, 4)).train_epoch(sparse.csr_array((0, 70)), np.zeros(0, int), fastnn.SGD())

@@ -24,6 +24,7 @@ from subprocesses import run_script
 import fastnn
 from fastnn import model, parallel, workers
 from fastnn.kernels import jit, team
+from fastnn.kernels.listening import LOOKS_APART
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -640,6 +641,48 @@ def test_ctrl_c_while_another_is_looked_at(ctrl_c_raises):
     with pytest.raises(KeyboardInterrupt):
         workers.call_and_listen(call, workers.ALONE, (), state)
     assert ended
+
+
+def test_ctrl_c_again_and_again_while_a_long_call_ends(ctrl_c_raises):
+    """A key that is held down sends many."""
+    state, ended = np.zeros(64, np.int64), []
+
+    def call(crew, arguments):
+        for _ in range(4):
+            _thread.interrupt_main()
+            time.sleep(3 * LOOKS_APART)
+        ended.append(bool(state[team.STOP]))
+
+    with pytest.raises(KeyboardInterrupt):
+        workers.call_and_listen(call, workers.ALONE, (), state)
+    assert ended == [True]
+
+
+def test_ctrl_c_where_no_thread_can_be_started_for_a_long_call(ctrl_c_raises):
+    """It comes before the call begins: nobody waits for one that never does."""
+    script = """
+        import _thread, signal, sys
+        import numpy as np
+        from fastnn import workers
+
+        def refuse(*_):
+            raise RuntimeError("can't start new thread")
+
+        def interrupt(frame, *_):
+            if frame.f_code.co_name == "work":
+                raise KeyboardInterrupt  # which ends the tracing too
+
+        _thread.start_new_thread = refuse
+        sys.settrace(interrupt)
+        if hasattr(signal, "alarm"):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+        try:
+            workers.call_and_listen(lambda *_: None, workers.ALONE, (), np.zeros(64, np.int64))
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert run_script(script)[0] == "interrupted\n"
 
 
 def test_a_long_call_where_no_thread_can_be_started(monkeypatch):

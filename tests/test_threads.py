@@ -23,8 +23,9 @@ from subprocesses import run_script
 
 import fastnn
 from fastnn import model, parallel, workers
-from fastnn.kernels import jit, team
+from fastnn.kernels import jit, system, team
 from fastnn.kernels.listening import LOOKS_APART
+from fastnn.kernels.system import WORDS_OF_CPUS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -562,6 +563,33 @@ def test_what_a_handler_raises_ends_a_long_call():
             workers.call_and_listen(last, workers.ALONE, (), state)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_cpus_that_a_worker_is_given_as_it_wakes_are_kept(is_changed):
+    """A call has it wake on another CPU; `taskset` may come before it does, and is not to be undone."""
+    both = sorted(os.sched_getaffinity(0))[:2]
+    if len(both) < 2 or both[-1] >= 63:
+        pytest.skip("needs two CPUs")
+    worker = workers.Worker()
+    try:
+        mailbox, words = worker.mailbox, worker.mailbox[team.CPUS :]
+        asleep_in_mailbox(mailbox)
+        words[0], words[WORDS_OF_CPUS] = sum(1 << cpu for cpu in both), 1 << both[1]
+        os.sched_setaffinity(mailbox[team.SLEEPER], {both[0] if is_changed else both[1]})
+        mailbox[team.DOES] = team.WAITS
+        system.ring(int(mailbox[team.BELL]))
+        asleep_in_mailbox(mailbox)
+        assert os.sched_getaffinity(mailbox[team.SLEEPER]) == ({both[0]} if is_changed else set(both))
+    finally:
+        worker.tell_to_end()
+        worker.join(60)
+
+
+def asleep_in_mailbox(mailbox):
+    while mailbox[team.DOES] != team.ASLEEP:
+        time.sleep(0.001)
 
 
 def test_ctrl_c_while_the_thread_of_a_long_call_starts(monkeypatch):

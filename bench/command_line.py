@@ -12,10 +12,12 @@ USAGE = 2  # argparse's exit code
 
 
 def run(main):
-    """Run the main function of a script; what goes wrong outside of it ends in one line and not in a traceback."""
+    """Run the main function of a script and end with its code; what goes wrong outside of it ends in one line."""
     try:
-        main()
+        code = main()
         sys.stdout.flush()
+        if code:
+            sys.exit(code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at the end fails too
         fail("nobody reads the output any more")

@@ -137,11 +137,11 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
     bell.acquire()
 
     def work() -> None:
-        nonlocal is_finished
+        nonlocal is_finished, errors
         try:
             code(crew, arguments)
         except BaseException as error:
-            errors.append(error)
+            errors += [error]
         is_finished = True
         bell.release()
 
@@ -154,20 +154,22 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
                 try:
                     _thread.start_new_thread(work, ())  # at once or not at all, where `Thread.start` waits
                 except RuntimeError:  # there can be no more threads
+                    is_begun = False  # Ctrl-C may come before the work begins
                     work()
             bell.acquire(timeout=LOOKS_APART)
 
-    # Two signals at once, as `timeout` sends them, are two exceptions: the second comes where the first is caught.
-    try:
+    # Several signals at once, as `timeout` or a key that is held down sends them, are as many exceptions: the next one
+    # comes where the one before is caught, and one more at the inner loop's end.
+    while not is_finished:
         try:
-            listen()
-        except BaseException as error:  # of Ctrl-C, or whatever a handler raises
+            while not is_finished:
+                try:
+                    listen()
+                except BaseException as error:  # of Ctrl-C, or whatever a handler raises
+                    state[team.STOP] = 1
+                    errors += [error]
+        except BaseException as error:
             state[team.STOP] = 1
             errors += [error]
-            listen()
-    except BaseException as error:
-        state[team.STOP] = 1
-        errors += [error]
-        listen()
     if errors:
         raise errors[0]

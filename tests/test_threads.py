@@ -23,7 +23,9 @@ from subprocesses import run_script
 
 import fastnn
 from fastnn import model, parallel, workers
-from fastnn.kernels import jit, team
+from fastnn.kernels import jit, system, team
+from fastnn.kernels.listening import LOOKS_APART
+from fastnn.kernels.system import WORDS_OF_CPUS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -575,6 +577,33 @@ def test_what_a_handler_raises_ends_a_long_call():
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_cpus_that_a_worker_is_given_as_it_wakes_are_kept(is_changed):
+    """A call has it wake on another CPU; `taskset` may come before it does, and is not to be undone."""
+    both = sorted(os.sched_getaffinity(0))[:2]
+    if len(both) < 2 or both[-1] >= 63:
+        pytest.skip("needs two CPUs")
+    worker = workers.Worker()
+    try:
+        mailbox, words = worker.mailbox, worker.mailbox[team.CPUS :]
+        asleep_in_mailbox(mailbox)
+        words[0], words[WORDS_OF_CPUS] = sum(1 << cpu for cpu in both), 1 << both[1]
+        os.sched_setaffinity(mailbox[team.SLEEPER], {both[0] if is_changed else both[1]})
+        mailbox[team.DOES] = team.WAITS
+        system.ring(int(mailbox[team.BELL]))
+        asleep_in_mailbox(mailbox)
+        assert os.sched_getaffinity(mailbox[team.SLEEPER]) == ({both[0]} if is_changed else set(both))
+    finally:
+        worker.tell_to_end()
+        worker.join(60)
+
+
+def asleep_in_mailbox(mailbox):
+    while mailbox[team.DOES] != team.ASLEEP:
+        time.sleep(0.001)
+
+
 def test_ctrl_c_while_the_thread_of_a_long_call_starts(monkeypatch):
     """What the call works on is not let go before the call has ended."""
     start, state, ended = _thread.start_new_thread, np.zeros(64, np.int64), []
@@ -652,6 +681,48 @@ def test_ctrl_c_while_another_is_looked_at(ctrl_c_raises):
     with pytest.raises(KeyboardInterrupt):
         workers.call_and_listen(call, workers.ALONE, (), state)
     assert ended
+
+
+def test_ctrl_c_again_and_again_while_a_long_call_ends(ctrl_c_raises):
+    """A key that is held down sends many."""
+    state, ended = np.zeros(64, np.int64), []
+
+    def call(crew, arguments):
+        for _ in range(4):
+            _thread.interrupt_main()
+            time.sleep(3 * LOOKS_APART)
+        ended.append(bool(state[team.STOP]))
+
+    with pytest.raises(KeyboardInterrupt):
+        workers.call_and_listen(call, workers.ALONE, (), state)
+    assert ended == [True]
+
+
+def test_ctrl_c_where_no_thread_can_be_started_for_a_long_call(ctrl_c_raises):
+    """It comes before the call begins: nobody waits for one that never does."""
+    script = """
+        import _thread, signal, sys
+        import numpy as np
+        from fastnn import workers
+
+        def refuse(*_):
+            raise RuntimeError("can't start new thread")
+
+        def interrupt(frame, *_):
+            if frame.f_code.co_name == "work":
+                raise KeyboardInterrupt  # which ends the tracing too
+
+        _thread.start_new_thread = refuse
+        sys.settrace(interrupt)
+        if hasattr(signal, "alarm"):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+        try:
+            workers.call_and_listen(lambda *_: None, workers.ALONE, (), np.zeros(64, np.int64))
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert run_script(script)[0] == "interrupted\n"
 
 
 def test_a_long_call_where_no_thread_can_be_started(monkeypatch):

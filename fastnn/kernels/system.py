@@ -87,7 +87,7 @@ if _HAS_CPUS:
         cpu, n_bytes = _cpu_of_caller(), 8 * WORDS_OF_CPUS
         allowed, others = (array_at(cpus, WORDS_OF_CPUS, np.int64), array_at(cpus + n_bytes, WORDS_OF_CPUS, np.int64))
         for i in range(WORDS_OF_CPUS):
-            allowed[i] = 0
+            allowed[i] = others[i] = 0
         if cpu < 0 or cpu >= 64 * WORDS_OF_CPUS or _get_cpus(thread, n_bytes, cpus) != 0:
             return
         for i in range(WORDS_OF_CPUS):
@@ -97,8 +97,16 @@ if _HAS_CPUS:
 
     @jit
     def run_anywhere(cpus):
-        """Let this thread run on all its CPUs again."""
-        _set_cpus(0, 8 * WORDS_OF_CPUS, cpus)
+        """Let this thread run on all its CPUs again, unless somebody has given it others since it was woken."""
+        n_bytes = 8 * WORDS_OF_CPUS
+        others = array_at(cpus + n_bytes, WORDS_OF_CPUS, np.int64)
+        found = array_at(cpus + 2 * n_bytes, WORDS_OF_CPUS, np.int64)
+        if _get_cpus(0, n_bytes, cpus + 2 * n_bytes) != 0:
+            return
+        for i in range(WORDS_OF_CPUS):
+            if found[i] != others[i]:
+                return
+        _set_cpus(0, n_bytes, cpus)
 
 else:
 

@@ -146,9 +146,9 @@ def wait_for(state, phase):
 
 # A mailbox: what its worker does, and what to call: the code at an address, with the number of a thread and the address
 # of the arguments; the bell that the worker sleeps by, its thread as the system calls it, whether it is to end, and
-# the CPUs that it may run on.
+# the CPUs that it may run on, those it was woken on, and those it finds itself on then.
 DOES, CODE, THREAD, ARGUMENTS, BELL, SLEEPER, ENDS, CPUS = *range(7), STRIDE
-MAILBOX_SIZE = CPUS + 2 * WORDS_OF_CPUS
+MAILBOX_SIZE = CPUS + 3 * WORDS_OF_CPUS
 WAITS, ASLEEP, IS_CALLED, IS_AT_WORK = range(4)
 LOOKS_AWAKE = PATIENCE + 2000  # a millisecond of CPU time, before a worker goes to sleep: to wake it takes a tenth
 

@@ -74,7 +74,7 @@ class Import:
 
 
 class FirstFit:
-    """A whole process, from its start; cold, there is no machine code on disk."""
+    """What a new process does, once Python runs: imports and fit; cold, there is no machine code on disk."""
 
     rounds, number, repeat, warmup_time = 3, 1, 1, 0
 

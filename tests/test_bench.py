@@ -1,6 +1,7 @@
 """The airspeed velocity suites' own arithmetic; `.ci/run` runs each of them once, but for those that compile anew."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -39,6 +40,21 @@ def test_the_suites_leave_it_to_the_environment_which_fastnn_is_measured(tmp_pat
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(noise.ROOT)]
     assert subprocess.check_output(command, cwd=tmp_path, text=True) == "True\n"
+
+
+def test_no_peak_of_memory_is_the_compilers(tmp_path):
+    script = """
+        from bench.memory import Memory
+        from fastnn.kernels import jit
+        memory, case = Memory(), ("64-64-10", "float32")
+        memory.setup(*case)
+        memory.peakmem_classifier_fit(*case)
+        memory.peakmem_network_forward(*case)
+        print(any(start.is_compiled for start in jit.starts))
+    """
+    environment = {**os.environ, "PYTHONPATH": str(noise.ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.check_output(command, cwd=noise.ROOT, env=environment, text=True) == "False\n"
 
 
 def test_spread_is_of_the_largest_over_the_smallest_but_for_one_disturbed_round():

@@ -14,7 +14,8 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
+if not __package__:  # as a script
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
 from bench import command_line, provenance
 from bench.peers import N_THREADS, elapsed, limit_threads, wait_for_quiet

@@ -1,8 +1,8 @@
 """Prediction in fastnn and in its peers, side by side: `python bench/inference.py [--nets NAME ...] [--json FILE]`.
 
 Every library has the same float32 weights and the same cores, gets a NumPy array and returns one; what they return must
-agree. Each predicts in the fastest of its ways: one row into an output of the call's own, and one row and more into
-outputs that are used again, where a library can do that. They take turns, each timing after a short pause, as in
+agree. Each predicts in the fastest of the ways below: one row into an output of the call's own, and one row and more
+into outputs that are used again, where a library can do that. They take turns, each timing after a short pause, as in
 `bench/peers.py`.
 """
 
@@ -14,7 +14,8 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
+if not __package__:  # as a script
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
 from bench import command_line, provenance
 from bench.peers import N_THREADS, elapsed, limit_threads, wait_for_quiet
@@ -381,10 +382,12 @@ def estimators(results):
 
 
 def at_once(results):
-    rows = [["one row in several Python threads", "threads", "calls a second", "p50, µs", "p99, µs"]]
+    rows = [["one row in several Python threads", "threads", "calls a second", "of one", "p50, µs", "p99, µs"]]
     for result in results:
         for n, found in result["threads"].items():
-            rows.append([result["net"], n, f"{found['per_second']:,.0f}", f"{found['p50']:.1f}", f"{found['p99']:.1f}"])
+            times = found["per_second"] / result["threads"]["1"]["per_second"]
+            percentiles = f"{found['p50']:.1f}", f"{found['p99']:.1f}"
+            rows.append([result["net"], n, f"{found['per_second']:,.0f}", f"{times:.2f} x", *percentiles])
     return markdown(rows)
 
 

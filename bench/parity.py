@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
+if not __package__:  # as a script
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bench import command_line

@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
+if not __package__:  # as a script
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
 from bench import chart, command_line, dropin, equal_loss, inference, peers, provenance
 

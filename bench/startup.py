@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's bench
+if not __package__:  # as a script
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's bench
 
 from bench import command_line
 
@@ -74,7 +75,7 @@ class Import:
 
 
 class FirstFit:
-    """A whole process, from its start; cold, there is no machine code on disk."""
+    """What a new process does, once Python runs: imports and fit; cold, there is no machine code on disk."""
 
     rounds, number, repeat, warmup_time = 3, 1, 1, 0
 

@@ -340,7 +340,7 @@ class MLP:
         else:
             flops = self._flops_of_forward(n, sparse)
             is_short = self._is_short(flops)
-            n_threads = 1 if is_short else self._threads_for(max(flops, 2 * FLOPS_PER_THREAD))
+            n_threads = 1 if is_short else self._threads_for(flops, least=2)
             work = self._borrowed_forward(n_threads)
             step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / max(1.0, flops))))  # no rows may want none
             self._forward_in_calls(X, sparse, out, work, n_threads, step, is_short)
@@ -604,9 +604,9 @@ class MLP:
         products = self._layout.n_weights + (X.width - n_in) * n_out
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
-    def _threads_for(self, flops: float) -> int:
-        """Threads that pay off for steps of so many operations."""
-        most = int(flops * self.dtype.itemsize / 4 / FLOPS_PER_THREAD)
+    def _threads_for(self, flops: float, least: int = 1) -> int:
+        """Threads that pay off for steps of so many operations, at least so many where they are allowed."""
+        most = max(least, int(flops * self.dtype.itemsize / 4 / FLOPS_PER_THREAD))
         if most <= 1:
             return 1
         return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.allowed_threads())

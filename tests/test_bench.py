@@ -1,10 +1,12 @@
 """The airspeed velocity suites' own arithmetic; `.ci/run` runs each of them once, but for those that compile anew."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -24,6 +26,36 @@ def test_a_sample_is_the_best_call_of_its_burst(monkeypatch):
     timed.best(call)
     assert timed.timer() == pytest.approx(0.01)
     assert next(durations, None) is None  # the burst went on until its 0.15 s were over
+
+
+def test_the_suites_leave_it_to_the_environment_which_fastnn_is_measured(tmp_path):
+    """asv imports all of `bench` from a clone, and measures commits that it has installed elsewhere."""
+    script = """
+        import sys
+        from asv_runner.discovery import disc_benchmarks
+        root = sys.argv[1]
+        sys.path[:] = [path for path in sys.path if path != root]
+        sys.path.append(root)  # last, for bench itself
+        assert [*disc_benchmarks(f"{root}/bench")]
+        print(sys.path.index(root) == len(sys.path) - 1)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(noise.ROOT)]
+    assert subprocess.check_output(command, cwd=tmp_path, text=True) == "True\n"
+
+
+def test_no_peak_of_memory_is_the_compilers(tmp_path):
+    script = """
+        from bench.memory import Memory
+        from fastnn.kernels import jit
+        memory, case = Memory(), ("64-64-10", "float32")
+        memory.setup(*case)
+        memory.peakmem_classifier_fit(*case)
+        memory.peakmem_network_forward(*case)
+        print(any(start.is_compiled for start in jit.starts))
+    """
+    environment = {**os.environ, "PYTHONPATH": str(noise.ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.check_output(command, cwd=noise.ROOT, env=environment, text=True) == "False\n"
 
 
 def test_spread_is_of_the_largest_over_the_smallest_but_for_one_disturbed_round():

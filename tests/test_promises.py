@@ -72,6 +72,23 @@ def test_threads_are_used(parallel_always, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_a_prediction_just_too_long_for_one_thread_takes_two(dtype, monkeypatch):
+    asked = []
+
+    def watch(code, crew, arguments):
+        asked.append(arguments[0])
+        code(crew, arguments)
+
+    watch_calls(monkeypatch, model.forward, watch)
+    net = fastnn.MLP((64, 64, 10), dtype=dtype, random_state=0)
+    most = net._most_alone
+    with fastnn.threads(8):
+        for n in (most, most + 1):
+            net.forward(np.zeros((n, 64), dtype))
+    assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_the_same_call_gives_the_same_bits_again(dtype):
     assert trained("wide", dtype, 2) == trained("wide", dtype, 2)
 
@@ -153,6 +170,24 @@ def test_training_allocates_nothing_in_the_long_run(sizes, n_threads, parallel_a
             tracemalloc.stop()
     assert after - before < 2_000  # what tracemalloc and the garbage collector themselves leave
     assert peak - before < 40_000
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("sizes", [(20, 30, 5), (130, 97, 10)], ids=["narrow", "wide"])
+def test_prediction_into_an_array_needs_no_memory_however_many_rows(sizes, n_threads, parallel_always):
+    net = fastnn.MLP(sizes, random_state=0)
+    with fastnn.threads(n_threads):
+        for n in (1_000, 20_000):
+            X, out = np.ones((n, sizes[0]), np.float32), np.empty((n, sizes[-1]), np.float32)
+            net.forward(X[:1000], out[:1000])
+            gc.collect()
+            tracemalloc.start()
+            try:
+                net.forward(X, out)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert peak < 10_000  # arguments and views
 
 
 def run_script(script, *arguments, **environment):

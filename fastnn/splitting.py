@@ -32,7 +32,7 @@ def validation_split(
         If either part would be empty, or lack a class; if a class has a single row.
     """
     # scikit-learn's own column of bool is made into these very words row by row, in Python.
-    words = None if y is None else y.ravel().astype(bool).astype(str)
+    words = None if y is None else np.array(["False", "True"]).take(y.ravel() != 0)
     train, validation = train_test_split(
         np.arange(n_rows), test_size=fraction, random_state=random_state, stratify=words
     )

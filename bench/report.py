@@ -15,7 +15,7 @@ from pathlib import Path
 if not __package__:  # as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
 
-from bench import chart, command_line, dropin, equal_loss, inference, peers, provenance
+from bench import chart, command_line, dropin, equal_loss, inference, interrupt, peers, provenance
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,7 +25,7 @@ BLOCK = re.compile(r"(<!-- begin (\w+): (.*?) -->\n)(.*?)(<!-- end \2 -->)", re.
 
 # These keep their timings by --json; what other commands print is kept as it is.
 RENDERERS = {"peers": peers.render, "dropin": dropin.render, "equal_loss": equal_loss.render,
-             "inference": inference.render}
+             "inference": inference.render, "interrupt": interrupt.render}
 
 
 def commands():

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench import command_line
 
-SCRIPTS = ["dropin", "equal_loss", "inference", "noise", "parity", "peers", "report", "startup"]
+SCRIPTS = ["dropin", "equal_loss", "inference", "interrupt", "noise", "parity", "peers", "report", "startup"]
 
 
 def bench(name, *arguments, missing=()):

@@ -150,7 +150,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="some of the fits")
     parser.add_argument("--process", nargs=3, help=argparse.SUPPRESS)
-    options = command_line.comparison(parser, 30, "signals", "three signals each, to see that it runs")
+    options = command_line.comparison(parser, 10, "signals", "three signals each, to see that it runs")
     if options.process:
         name, n_moments, seed = options.process
         print(json.dumps(interrupt(JOBS[name], int(n_moments), int(seed))))

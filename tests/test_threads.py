@@ -765,6 +765,9 @@ LAYERS = [
     for layer in ("tbb", "omp", "workqueue")
 ]
 every_layer = pytest.mark.parametrize("layer", LAYERS)
+# For tests of ten seconds; with FASTNN_FULL=1 in the environment they too go through every layer.
+by_default = pytest.mark.parametrize("layer", ["default"])
+every_layer_in_full = every_layer if os.environ.get("FASTNN_FULL") == "1" else by_default
 
 JOB = f"""
 import multiprocessing, os, signal, sys, threading, warnings
@@ -997,7 +1000,8 @@ with watched() as looks:
 """
 
 
-def test_no_more_threads_than_allowed_in_joblibs_threads():
+@every_layer_in_full
+def test_no_more_threads_than_allowed_in_joblibs_threads(layer):
     script = """
 import joblib
 parallel.budget.most = 0
@@ -1006,7 +1010,7 @@ found = joblib.Parallel(n, backend="threading")(joblib.delayed(train)(0, -1) for
 assert set(found) == {serial}
 assert parallel.budget.most <= n, (parallel.budget.most, n)
 """
-    run_job("default", script + IN_THREADS + FROM_OUTSIDE, **MANY)
+    run_job(layer, script + IN_THREADS + FROM_OUTSIDE, **MANY)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how many threads run")
@@ -1017,7 +1021,8 @@ def test_more_threads_than_allowed_are_seen():
     run_job("default", f"{without}{IN_THREADS}assert np.median(looks) > n + 1, looks", **MANY)
 
 
-def test_no_more_threads_than_allowed_in_lokys_workers():
+@every_layer_in_full
+def test_no_more_threads_than_allowed_in_lokys_workers(layer):
     script = """
 import joblib
 n = parallel.allowed_threads()
@@ -1028,11 +1033,12 @@ assert n * max(most for _, most, _ in found) <= n, found
 with watched() as looks:
     workers(joblib.delayed(work)() for _ in range(4 * n))
 """
-    run_job("default", script + FROM_OUTSIDE, **MANY)
+    run_job(layer, script + FROM_OUTSIDE, **MANY)
 
 
+@every_layer_in_full
 @pytest.mark.parametrize("processes", [False, True])
-def test_no_more_threads_than_allowed_in_dask_workers(processes, tmp_path):
+def test_no_more_threads_than_allowed_in_dask_workers(processes, layer, tmp_path):
     pytest.importorskip("distributed")
     script = f"""
 import dask
@@ -1048,4 +1054,4 @@ with LocalCluster(processes={processes}, dashboard_address=None, **shape) as clu
 assert {{bits for bits, *_ in found}} == {{serial}}
 assert max(most for _, most, _ in found) * (n if {processes} else 1) <= n, found
 """
-    run_job("default", script + FROM_OUTSIDE, **MANY)
+    run_job(layer, script + FROM_OUTSIDE, **MANY)

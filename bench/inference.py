@@ -321,8 +321,7 @@ def render(stored):
         comparison(results),
         f"Microseconds a call, float32, {threads} threads each, median of {repeats} timings in turns; a call for"
         " 1 row makes its output, `again` and for more rows it may be one that was used before.",
-        *([single_rows(results)] if "latency" in results[0] else []),  # results from before 26 November 2026 have none
-        bandwidth(results), estimators(results), at_once(results), *stored["notes"], provenance.line(stored),
+        single_rows(results), bandwidth(results), estimators(results), at_once(results), *stored["notes"], provenance.line(stored),
     ]  # fmt: skip
     return "\n\n".join(parts)
 

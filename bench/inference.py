@@ -321,7 +321,8 @@ def render(stored):
         comparison(results),
         f"Microseconds a call, float32, {threads} threads each, median of {repeats} timings in turns; a call for"
         " 1 row makes its output, `again` and for more rows it may be one that was used before.",
-        single_rows(results), bandwidth(results), estimators(results), at_once(results), *stored["notes"], provenance.line(stored),
+        single_rows(results), bandwidth(results), estimators(results), at_once(results), *stored["notes"],
+        provenance.line(stored),
     ]  # fmt: skip
     return "\n\n".join(parts)
 

@@ -42,6 +42,8 @@ MOST_ALONE = 1.5  # times `FLOPS_PER_THREAD`: a prediction that one thread makes
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
+# A mask of all of 80 million parameters is new memory, which takes up to a third of a second.
+PARAMETERS_AT_ONCE = 2**20
 
 _spare_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
@@ -251,7 +253,8 @@ class MLP:
 
     def is_finite(self) -> bool:
         """Whether all parameters are finite."""
-        return bool(np.isfinite(self._params).all())
+        parts = range(0, self._params.size, PARAMETERS_AT_ONCE)
+        return all(bool(np.isfinite(self._params[i : i + PARAMETERS_AT_ONCE]).all()) for i in parts)
 
     @property
     def flat_parameters(self) -> Array:

@@ -42,7 +42,7 @@ def test_each_says_what_it_does(name):
         ("inference", ["--libraries", "fastnn", "Theano"], "--libraries: invalid choice: 'Theano'"),
         ("inference", ["--libraries", "scikit-learn"], "--libraries: fastnn must be among them"),
         ("inference", ["--libraries", "fastnn", "PyTorch"], "--libraries: PyTorch is left out: torch not installed."),
-        ("inference", ["--libraries", "fastnn", "OpenVINO"], "--libraries: OpenVINO is left out: onnx not installed."),
+        ("inference", ["--libraries", "fastnn", "OpenVINO"], "OpenVINO is left out: openvino and onnx not installed."),
         ("inference", ["--nets", "9-9"], "--nets: invalid choice: '9-9'"),
         ("peers", ["--json", "/dev/null/results.json"], "/dev/null/results.json is not a file that can be written"),
         ("equal_loss", ["--fashion-mnist", "/no/such"], "/no/such is not a folder"),
@@ -56,7 +56,7 @@ def test_each_says_what_it_does(name):
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_told_in_a_line(name, arguments, message):
-    done = bench(name, *arguments, missing=["asv_runner", "torch", "onnx"])
+    done = bench(name, *arguments, missing=["asv_runner", "torch", "onnx", "openvino"])
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"{name}.py: error: ")
     assert message in done.stderr.splitlines()[-1]

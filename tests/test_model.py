@@ -5,6 +5,7 @@ import copy
 import pickle
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -372,6 +373,23 @@ def test_ctrl_c_between_the_batches_of_a_call_leaves_their_steps(ctrl_c_raises, 
     for each, optimizer in ((net, adam), (parts, other)):
         each.train_epoch(X[done:], T[done:], optimizer, batch_size=2)
     assert bits(net) == bits(parts)
+
+
+def test_whether_many_parameters_are_finite_is_found_without_a_mask_of_them():
+    """After Ctrl-C it is to be found out quickly."""
+    net = MLP((2000, 2000, 10))
+    tracemalloc.start()
+    try:
+        assert net.is_finite()
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * model.PARAMETERS_AT_ONCE < net.flat_parameters.size / 2
+    finally:
+        tracemalloc.stop()
+    for at in (0, model.PARAMETERS_AT_ONCE, net.flat_parameters.size - 1):
+        for value in (np.nan, np.inf, -np.inf):
+            before, net.flat_parameters[at] = net.flat_parameters[at], value
+            assert not net.is_finite()
+            net.flat_parameters[at] = before
+    assert net.is_finite()
 
 
 def test_optimizer_belongs_to_one_network():

@@ -33,6 +33,7 @@ from fastnn import (
     ProgressBar,
     TimeBudget,
     callbacks,
+    lbfgs,
 )
 from fastnn.kernels import epoch
 from fastnn.model import MLP, rows_of_next_call
@@ -583,11 +584,23 @@ def test_partial_fit_keeps_finite_weights():
 
 
 def test_lbfgs_keeps_finite_weights():
-    model = MLPRegressor(random_state=0, solver="lbfgs")
-    try:
-        model.fit(X * 1e200, Y)
-    except ValueError as error:
-        assert "The last finite weights were kept" in str(error)
+    model = MLPRegressor(random_state=0, solver="lbfgs").fit(X * 1e200, Y)  # the loss overflows
+    assert all(np.isfinite(w).all() for w in model.coefs_)
+
+
+def test_lbfgs_tells_of_weights_that_are_not_finite(monkeypatch):
+    """SciPy's minimiser was not seen to return such; if it does, it is said."""
+    minimise = lbfgs.minimise
+
+    def broken(*arguments):
+        result = minimise(*arguments)
+        result.x = result.x * np.nan
+        return result
+
+    monkeypatch.setattr(lbfgs, "minimise", broken)
+    model = MLPRegressor(random_state=0, solver="lbfgs", max_iter=5)
+    with pytest.raises(ValueError, match="The last finite weights were kept"):
+        model.fit(X, Y)
     assert all(np.isfinite(w).all() for w in model.coefs_)
 
 

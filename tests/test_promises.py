@@ -55,15 +55,21 @@ def test_any_number_of_threads_gives_the_same_bits(name, dtype, parallel_always)
         assert trained(name, dtype, n_threads) == serial
 
 
-def test_threads_are_used(parallel_always, monkeypatch):
-    """Guards the test above: a team is what runs there."""
+def threads_asked_for(monkeypatch, entry):
+    """The list of how many threads each call of an entry point asks for, which grows call by call."""
     asked = []
 
     def watch(code, crew, arguments):
         asked.append(arguments[0])
         code(crew, arguments)
 
-    watch_calls(monkeypatch, model.epoch, watch)
+    watch_calls(monkeypatch, entry, watch)
+    return asked
+
+
+def test_threads_are_used(parallel_always, monkeypatch):
+    """Guards the test above: a team is what runs there."""
+    asked = threads_asked_for(monkeypatch, model.epoch)
     trained("tiny", "float64", 1)
     assert set(asked) == {1}
     asked.clear()
@@ -73,13 +79,7 @@ def test_threads_are_used(parallel_always, monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_prediction_just_too_long_for_one_thread_takes_two(dtype, monkeypatch):
-    asked = []
-
-    def watch(code, crew, arguments):
-        asked.append(arguments[0])
-        code(crew, arguments)
-
-    watch_calls(monkeypatch, model.forward, watch)
+    asked = threads_asked_for(monkeypatch, model.forward)
     net = fastnn.MLP((64, 64, 10), dtype=dtype, random_state=0)
     most = net._most_alone
     with fastnn.threads(8):

@@ -9,6 +9,7 @@ import pickle
 import re
 import signal
 import sys
+import textwrap
 import threading
 import time
 
@@ -624,6 +625,22 @@ def test_ctrl_c_while_the_thread_of_a_long_call_starts(monkeypatch):
     assert ended
 
 
+A_LONG_CALL = """
+if hasattr(signal, "alarm"):
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)
+try:
+    workers.call_and_listen(lambda *_: None, workers.ALONE, (), np.zeros(64, np.int64))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def assert_a_long_call_is_interrupted(script):
+    """Run a script that prepares for it, then the call; the end of a process that hangs is its alarm's."""
+    assert run_script(textwrap.dedent(script) + A_LONG_CALL)[0] == "interrupted\n"
+
+
 def test_ctrl_c_at_the_moment_that_a_long_call_ends():
     """The lock that tells of the end has been acquired, but an exception takes the place of that answer."""
     script = """
@@ -644,15 +661,8 @@ def test_ctrl_c_at_the_moment_that_a_long_call_ends():
                 self._lock.release()
 
         lock, threading.Lock = threading.Lock, Lock
-        if hasattr(signal, "alarm"):
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(60)
-        try:
-            workers.call_and_listen(lambda *_: None, workers.ALONE, (), np.zeros(64, np.int64))
-        except KeyboardInterrupt:
-            print("interrupted")
     """
-    assert run_script(script)[0] == "interrupted\n"
+    assert_a_long_call_is_interrupted(script)
 
 
 def test_ctrl_c_while_another_is_looked_at(ctrl_c_raises):
@@ -714,15 +724,8 @@ def test_ctrl_c_where_no_thread_can_be_started_for_a_long_call(ctrl_c_raises):
 
         _thread.start_new_thread = refuse
         sys.settrace(interrupt)
-        if hasattr(signal, "alarm"):
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(60)
-        try:
-            workers.call_and_listen(lambda *_: None, workers.ALONE, (), np.zeros(64, np.int64))
-        except KeyboardInterrupt:
-            print("interrupted")
     """
-    assert run_script(script)[0] == "interrupted\n"
+    assert_a_long_call_is_interrupted(script)
 
 
 def test_a_long_call_where_no_thread_can_be_started(monkeypatch):

@@ -57,9 +57,10 @@ class FittedArrays:
             vars(model)[self.key] = arrays
 
     def __delete__(self, model: Any) -> None:
-        model.coefs_, model.intercepts_ = model.coefs_, model.intercepts_  # what is left is the arrays
-        for key in ("_net", "_saved", "_followed", self.key):
-            vars(model).pop(key, None)
+        with _handing_out:
+            model.coefs_, model.intercepts_ = model.coefs_, model.intercepts_  # what is left is the arrays
+            for key in ("_net", "_saved", "_followed", self.key):
+                vars(model).pop(key, None)
 
 
 class FittedNetwork(SklearnExchange):

@@ -1,7 +1,6 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
 import collections
-import contextlib
 import functools
 import os
 import threading
@@ -334,9 +333,9 @@ class MLP:
             self._check_out(out, n, one, X if sparse is None else sparse)
             out = out.reshape(1, -1) if one else out
         if sparse is None and n <= self._most_alone:
-            try:
+            try:  # as `_borrowed_forward`, without its call, which for one row took a fifteenth of the time
                 work = self._spare_forward.pop()
-            except IndexError:  # none yet, or other Python threads have them
+            except IndexError:
                 work = self._borrowed_forward(1)
             self._code(workers.ALONE, (1, self._output_code, X, 0, work.layers, self._params, work.scratch, out,
                                        work.team))  # fmt: skip
@@ -352,11 +351,13 @@ class MLP:
 
     def _borrowed_forward(self, n_threads: int) -> ForwardWorkspace:
         """Take a workspace for so many threads: a spare one, or a new one while other Python threads have them."""
-        with contextlib.suppress(IndexError):
+        try:
             work = self._spare_forward.pop()
-            if work.n_threads >= n_threads:
-                return work
-        return ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
+        except IndexError:
+            work = None
+        if work is None or work.n_threads < n_threads:
+            work = ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
+        return work
 
     def _forward_in_calls(
         self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, step: int,
@@ -389,14 +390,18 @@ class MLP:
             shared, own = shared - n_in * n_out, sparse.width * n_out
         return 2.0 * (shared * max(n_rows, ROWS_PER_READ) + own * ROWS_PER_READ * n_rows)
 
+    def _in_float32(self, flops: float) -> float:
+        """Operations in float32 that take as long."""
+        return flops * self._dtype.itemsize / 4
+
     def _is_short(self, flops: float) -> bool:
         """Whether one thread predicts as fast as two."""
-        return flops * self._dtype.itemsize / 4 <= MOST_ALONE * FLOPS_PER_THREAD
+        return self._in_float32(flops) <= MOST_ALONE * FLOPS_PER_THREAD
 
     @functools.cached_property
     def _most_alone(self) -> int:
         """Dense rows whose prediction is short."""
-        rows = MOST_ALONE * FLOPS_PER_THREAD / (self._flops_of_forward(1) / ROWS_PER_READ * self._dtype.itemsize / 4)
+        rows = MOST_ALONE * FLOPS_PER_THREAD / self._in_float32(self._flops_of_forward(1) / ROWS_PER_READ)
         return int(rows) if rows > ROWS_PER_READ else 0
 
     def _activation_codes(self) -> list[int]:
@@ -609,7 +614,7 @@ class MLP:
 
     def _threads_for(self, flops: float, least: int = 1) -> int:
         """Threads that pay off for steps of so many operations, at least so many where they are allowed."""
-        most = max(least, int(flops * self.dtype.itemsize / 4 / FLOPS_PER_THREAD))
+        most = max(least, int(self._in_float32(flops) / FLOPS_PER_THREAD))
         if most <= 1:
             return 1
         return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.allowed_threads())

@@ -165,8 +165,8 @@ def run_forward(thread, n_threads, output, X, entries, layers, params, scratch, 
     n_rows, n_layers, lanes = out.shape[0], layers.shape[0], lanes_of(params)
     n_out, ld = layers[n_layers - 1, N_OUT], leading_dimension_of(layers, lanes)
     # Slices of the rows, or, of a few rows, parts of each layer.
-    n_parts, n_own = (n_threads, 1) if n_rows <= BLOCK_ROWS else (1, 1)
-    n_slices, base = 1, 0
+    n_parts = n_threads if n_rows <= BLOCK_ROWS else 1
+    n_slices, n_own, base = 1, 1, 0
     if n_threads > n_parts:
         n_own = min(MOST_SLICES, max(1, n_rows // (BLOCKS_PER_SLICE * BLOCK_ROWS * n_threads)))
         n_slices, base = n_threads * n_own, thread * scratch_size(ld)

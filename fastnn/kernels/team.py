@@ -38,6 +38,7 @@ STRIDE = 8  # int64s of a cache line
 COMPLETE, FINISHED, STOP, CLAIMS = 0, STRIDE, 2 * STRIDE, 3 * STRIDE
 PATIENCE = 4096  # looks at the state, some tens of microseconds, before a waiting thread lets others run
 
+
 def state_size(n_slices: int) -> int:
     return CLAIMS + STRIDE * n_slices
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.layout import empty
-from fastnn.model import MLP
+from fastnn.model import MLP, Losses
 from fastnn.rows import Examples
 
 Array = npt.NDArray[Any]
@@ -31,7 +31,7 @@ def minimise(
     examples: Examples,
     alpha: float,
     options: dict[str, Any],
-    on_iteration: Callable[[tuple[float, float]], bool],
+    on_iteration: Callable[[Losses], bool],
 ) -> Any:
     """Minimise the loss of a float64 network, leave it at the best parameters, and return SciPy's result.
 
@@ -49,12 +49,18 @@ def minimise(
     gradient = empty(parameters.size, parameters.dtype)
     losses = (np.nan, np.nan)
     iterate = parameters[used]
+    point = np.zeros(0)
 
-    def evaluate(theta: Array) -> tuple[float, Array]:
-        nonlocal losses
-        parameters[used] = theta
-        losses = net.flat_loss_and_gradient(examples, alpha, gradient)
-        return sum(losses), gradient[used]
+    def loss(theta: Array) -> float:
+        nonlocal losses, point
+        parameters[used] = point = theta
+        losses = evaluate()
+        return sum(losses)
+
+    def gradient_at(theta: Array) -> Array:
+        if not np.array_equal(theta, point):
+            loss(theta)
+        return gradient[used]
 
     def after_iteration(theta: Array) -> None:
         iterate[:] = theta
@@ -64,16 +70,17 @@ def minimise(
     try:
         # The minimiser's BLAS gains nothing from threads on vectors of this size; where they had to wait for a core,
         # 50 iterations for 1300 parameters took 0.38 s with two of them and 0.02 s with one.
-        with _blas().limit(limits=1):
+        with _blas().limit(limits=1), net.evaluation(examples, alpha, gradient) as evaluate:
+            # A loss and a gradient apart cost SciPy less than both from one function, which it has to remember.
             result = optimize.minimize(
-                evaluate, iterate.copy(), method="L-BFGS-B", jac=True, options=options, callback=after_iteration
+                loss, iterate.copy(), method="L-BFGS-B", jac=gradient_at, options=options, callback=after_iteration
             )
+            if not np.array_equal(parameters[used], result.x):
+                loss(result.x)
     except (KeyboardInterrupt, _StoppedError) as end:
         parameters[used] = iterate
         if isinstance(end, KeyboardInterrupt):
             raise
         return None
-    if not np.array_equal(parameters[used], result.x):
-        evaluate(result.x)
     result.losses = losses
     return result

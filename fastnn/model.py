@@ -1,12 +1,13 @@
 """The thin model class: owns the parameters of a network, checks what goes in, and calls the compiled engine."""
 
 import collections
+import contextlib
 import functools
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Self, SupportsIndex
 
 import numpy as np
@@ -22,6 +23,7 @@ from fastnn.layout import SLACK, ForwardWorkspace, Layout, Workspace, empty
 from fastnn.rows import Examples, Rows, check_range, flat, is_plain
 
 Array = npt.NDArray[Any]
+Losses = tuple[float, float]  # of the data, and the penalty
 
 # Operations per step and thread below which another thread costs more than it saves, measured on two cores in float32.
 FLOPS_PER_THREAD = 2_000_000
@@ -75,7 +77,7 @@ class Epochs:
     def steps(self, steps: int) -> None:
         self.result[-1] = steps
 
-    def means(self, n_rows: int) -> list[tuple[float, float]]:
+    def means(self, n_rows: int) -> list[Losses]:
         """Return the mean loss and the mean penalty of each epoch of `n_rows` rows that has been gone through."""
         sums = self.result.tolist()
         return [(sums[2 * i] / n_rows, sums[2 * i + 1] / n_rows) for i in range(self.n_done)]
@@ -430,7 +432,8 @@ class MLP:
         ([(2, 3), (3, 2)], [(3,), (2,)])
         """
         gradients = empty(self._layout.n_params, self.dtype)
-        data, penalty = self.flat_loss_and_gradient(self.examples(X, y, sample_weight), alpha, gradients)
+        with self.evaluation(self.examples(X, y, sample_weight), alpha, gradients) as evaluate:
+            data, penalty = evaluate()
         whole = [self._layout.unpack(gradients, layer) for layer in self._range]
         return data + penalty, [g[:-1].copy() for g in whole], [g[-1].copy() for g in whole]
 
@@ -443,11 +446,21 @@ class MLP:
         weight = self._nothing if sample_weight is None else self._checked_weight(sample_weight, rows.n)
         return Examples(rows, labels, targets, weight)
 
-    def flat_loss_and_gradient(self, examples: Examples, alpha: float, gradient: Array) -> tuple[float, float]:
-        """Return the mean loss and the penalty; leave their gradient in `gradient`, which lies as `flat_parameters`."""
+    @contextlib.contextmanager
+    def evaluation(self, examples: Examples, alpha: float, gradient: Array) -> Iterator[Callable[[], Losses]]:
+        """Give what returns the mean loss and the penalty at the parameters of the moment, as often as is wanted.
+
+        Their gradient is left in `gradient`, which lies as `flat_parameters`.
+        """
         n, epochs = examples.rows.n, Epochs(1)
-        self._run(examples, n, n, alpha, epochs, gradients=gradient)
-        return epochs.means(n)[0]
+        with self._engine(examples, n, n, alpha, epochs, gradients=gradient) as run:
+
+            def evaluate() -> Losses:
+                epochs.result[:] = 0
+                run(0, n)
+                return epochs.means(n)[0]
+
+            yield evaluate
 
     def train_epoch(
         self,
@@ -511,8 +524,8 @@ class MLP:
 
     def train_part(
         self, examples: Examples, optimizer: Optimizer, batch_size: int, order: Array | None, alpha: float,
-        first: int, stop: int, sums: tuple[float, float],
-    ) -> tuple[float, float]:  # fmt: skip
+        first: int, stop: int, sums: Losses,
+    ) -> Losses:  # fmt: skip
         """Train on the rows [first, stop) of an epoch, from one batch's beginning to the beginning of another.
 
         Return the sums of data loss and penalty over the rows so far, which before were `sums`; in the end they are, to
@@ -551,10 +564,39 @@ class MLP:
         epochs: Epochs,
         order: Array | None = None,
         optimizer: Optimizer | None = None,
-        gradients: Array | None = None,
         first: int = 0,
     ) -> None:
-        """Call the engine, often enough that Ctrl-C need not wait long.
+        """Train on the rows [first, n_rows) in calls of the engine short enough that Ctrl-C need not wait long."""
+        flops = self._flops_of_step(examples.rows, batch_size)
+        flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + FLOPS_BESIDE_ROW
+        call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / batch_size)) * batch_size
+        stop = first
+        with self._engine(examples, n_rows, batch_size, alpha, epochs, order, optimizer) as run:
+            while stop < n_rows:
+                start, stop = stop, min(n_rows, stop + call_rows)
+                began = time.perf_counter()
+                try:
+                    run(start, stop)
+                finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
+                    if optimizer:
+                        optimizer.steps = epochs.steps
+                    if stop < n_rows:
+                        epochs.result[-2] = 0
+                call_rows = rows_of_next_call(stop - start, batch_size, time.perf_counter() - began)
+
+    @contextlib.contextmanager
+    def _engine(
+        self,
+        examples: Examples,
+        n_rows: int,
+        batch_size: int,
+        alpha: float,
+        epochs: Epochs,
+        order: Array | None = None,
+        optimizer: Optimizer | None = None,
+        gradients: Array | None = None,
+    ) -> Iterator[Callable[[int, int], None]]:
+        """Give what calls the engine for the rows from one to another of `epochs`, as often as is wanted.
 
         It trains with `optimizer`, or leaves the gradients of one batch in `gradients`.
         """
@@ -563,46 +605,37 @@ class MLP:
         X = examples.rows
         flops = self._flops_of_step(X, batch_size)
         n_threads = self._threads_for(flops)
-        flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + FLOPS_BESIDE_ROW
-        call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / batch_size)) * batch_size
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
         is_listened_to = flops >= FLOPS_PER_CALL  # a batch takes as long as Ctrl-C may
         code = epoch.code(self.dtype)  # compiled before CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
-        hyper = optimizer.hyper(self.dtype) if optimizer else _NO_SETTINGS
+        rule, hyper = (optimizer.code, optimizer.hyper(self.dtype)) if optimizer else (NONE, _NO_SETTINGS)
         moments = self._adopt(optimizer) if optimizer else self._nothing
         key, work = self._borrowed(batch_size, n_threads, X.sparse)
         epochs.steps = optimizer.steps if optimizer else 0
         try:
             if X.sparse:
                 work.reserve(X.most_entries(work.capacity, order))
-            if gradients is None and batch_size > work.capacity:
-                gradients = work.gradients
-            stop = first
-            while stop < n_rows:
-                start, stop = stop, min(n_rows, stop + call_rows)
-                began = time.perf_counter()
+            if gradients is None:
+                gradients = work.gradients if batch_size > work.capacity else self._nothing
+            buffers = (
+                float(alpha), hyper,
+                work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
+                examples.labels, examples.targets, examples.weight, self._no_rows if order is None else order,
+                self._params, moments, gradients, work.rows, work.scratch,
+                work.partial, work.buckets, work.values, work.row_loss, work.squares, work.constants, epochs.result,
+                work.identity, work.team,
+            )  # fmt: skip
+
+            def run(start: int, stop: int) -> None:
                 work.team[:] = 0
-                arguments = (
-                    n_threads, start, stop, epochs.n, distance, batch_size,
-                    optimizer.code if optimizer else NONE, epochs.steps, float(alpha), hyper,
-                    work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
-                    examples.labels, examples.targets, examples.weight, self._no_rows if order is None else order,
-                    self._params, moments, self._nothing if gradients is None else gradients, work.rows, work.scratch,
-                    work.partial, work.buckets, work.values, work.row_loss, work.squares, work.constants, epochs.result,
-                    work.identity, work.team,
-                )  # fmt: skip
-                try:
-                    if is_long or is_listened_to:
-                        workers.call_team(n_threads, code, arguments, work.team if is_listened_to else None)
-                    else:
-                        code(workers.ALONE, arguments)
-                finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
-                    if optimizer:
-                        optimizer.steps = epochs.steps
-                    if stop < n_rows:
-                        epochs.result[-2] = 0
-                call_rows = rows_of_next_call(stop - start, batch_size, time.perf_counter() - began)
+                arguments = (n_threads, start, stop, epochs.n, distance, batch_size, rule, epochs.steps, *buffers)
+                if is_long or is_listened_to:
+                    workers.call_team(n_threads, code, arguments, work.team if is_listened_to else None)
+                else:
+                    code(workers.ALONE, arguments)
+
+            yield run
         finally:
             self._give_back(key, work)
 

@@ -1,6 +1,7 @@
 """The estimators inside what scikit-learn's users put them into: the same numbers come out as with scikit-learn's."""
 
 import _thread
+import contextlib
 import copy
 import io
 import os
@@ -426,15 +427,21 @@ def test_ctrl_c_from_the_keyboard_ends_adam(ctrl_c_raises, monkeypatch):
 
 
 def test_ctrl_c_ends_lbfgs(monkeypatch):
-    evaluate, calls = MLP.flat_loss_and_gradient, []
+    evaluation, calls = MLP.evaluation, []
 
+    @contextlib.contextmanager
     def interrupted(*args):
-        calls.append(args)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return evaluate(*args)
+        with evaluation(*args) as evaluate:
 
-    monkeypatch.setattr(MLP, "flat_loss_and_gradient", interrupted)
+            def counted():
+                calls.append(args)
+                if len(calls) == 6:
+                    raise KeyboardInterrupt
+                return evaluate()
+
+            yield counted
+
+    monkeypatch.setattr(MLP, "evaluation", interrupted)
     with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
         model = classifier(fastnn, solver="lbfgs").fit(X, Y)
     monkeypatch.undo()

@@ -485,7 +485,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
     ) -> Iterator[Fit | None]:
         """Tell the callbacks of the whole fit, and give what tells them of the rest, if there are any."""
         with contextlib.ExitStack() as stack:
-            if not incremental and (hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")):
+            # A search hands on its context without callbacks too: nobody would hear of the epochs.
+            if not incremental and getattr(self, "_skl_callbacks", None):
                 told = [*told, stack.enter_context(self._of_sklearn(X, y, sample_weight))]
             fit = Fit(self, told, self.max_iter) if told else None
             if fit is not None:

@@ -528,6 +528,21 @@ def test_an_error_in_a_callback_leaves_a_usable_model(solver):
     np.testing.assert_array_equal(model.set_callbacks().fit(X, Y).predict_proba(X), whole.predict_proba(X))
 
 
+def test_a_search_without_callbacks_costs_no_more_calls(monkeypatch):
+    train, calls = MLP.train, []
+
+    def counted(*args):
+        calls.append(args)
+        return train(*args)
+
+    monkeypatch.setattr(MLP, "train", counted)
+    model = classifier(fastnn, max_iter=20)
+    model.fit(X, Y)
+    alone = len(calls)
+    GridSearchCV(model, {"alpha": [1e-4]}, cv=2, refit=False).fit(X, Y)
+    assert 0 < len(calls) - alone <= 2 * alone
+
+
 @needs_callbacks
 def test_no_callbacks_on_partial_fit():
     recorder = Recorder()

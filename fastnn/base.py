@@ -546,7 +546,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         net = self._network()
         X = self._validated_rows(X, net.dtype)
         # Where training has compiled its kernels, to compile those of prediction takes a second or two, once.
-        if epoch.is_compiled(net.dtype) or forward.is_compiled(net.dtype):
+        if forward.is_compiled(net.dtype) or epoch.is_compiled(net.dtype):
             with self._threads():
                 return net.forward(X)
         return plain.forward(X, net.weights, net.biases, net.activations, net.output)
@@ -560,7 +560,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if (
             type(X) is np.ndarray and X.dtype == dtype and X.ndim == 2 and X.shape[0] > 0
             and X.shape[1] == self.__dict__.get("n_features_in_") and "feature_names_in_" not in self.__dict__
-            and X.flags.c_contiguous and X.flags.aligned and X.size <= QUICK_SIZE
+            and (flags := X.flags).c_contiguous and flags.aligned and X.size <= QUICK_SIZE
             and (get_config()["assume_finite"] or np.isfinite(X).all())
         ):  # fmt: skip
             return X

@@ -111,7 +111,7 @@ class FittedNetwork(SklearnExchange):
         return net
 
     def _describes(self, net: MLP) -> bool:
-        return net.output == self.out_activation_ and all(name == self.activation for name in net.activations)
+        return net.output == self.out_activation_ and {self.activation}.issuperset(net.activations)
 
     def _follow_arrays(self) -> MLP:
         net, shared = self._unseen_network(), self._are_shared()  # before they are looked at: others write meanwhile

@@ -537,7 +537,7 @@ class _Log(Callback):
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._position = state["position"]
+        self._position = min(state["position"], self._file.tell())  # somebody may have removed the lines since
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_file"}

@@ -359,6 +359,15 @@ def test_what_cannot_be_loaded_gives_way_to_the_one_before(forge, tmp_path, capl
         classifier(Checkpoint(path)).fit(X, Y)
 
 
+def test_a_log_that_was_removed_between_two_runs_begins_anew(tmp_path):
+    told = [fastnn.CSVLog(tmp_path / "log"), Checkpoint(tmp_path / "c")]
+    classifier(StopAfter(5, lambda fit: fit.pause()), *told).fit(X, Y)
+    (tmp_path / "log").unlink()
+    classifier(*told).fit(X, Y)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["epoch", "6", "7", "8"]
+
+
 # -- states of callbacks ----------------------------------------------------------------------------------------------
 
 

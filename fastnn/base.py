@@ -58,6 +58,7 @@ else:
 
 
 Array = npt.NDArray[Any]
+Resumed = Callable[[Callable[[dict[str, Any]], None]], None]
 
 AUTO_BATCH_SIZE = 200
 QUICK_SIZE = 2**22  # entries of X whose mask of what is finite may be made; scikit-learn looks at more without one
@@ -231,24 +232,24 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         random_state = check_random_state(self.random_state)
-        told = [] if incremental else callbacks.checked(self.callbacks)
-        resumed = self._resumed(told, {"X": X, "y": targets, "sample_weight": sample_weight}, is_new, random_state)
-        if is_new:
-            self._begin(MLP((X.shape[1], *hidden_sizes, n_outputs), self.activation, self.out_activation_, dtype,
-                            random_state))  # fmt: skip
-        elif n_outputs != self._network().sizes[-1]:
-            raise ValueError(f"y must have {self._network().sizes[-1]} outputs, as in the first fit, got {n_outputs}")
-        with self._threads(), self._told(told, given_X, given_y, sample_weight, incremental) as fit:
-            if self.solver == "lbfgs":
-                self._fit_lbfgs(X, targets, sample_weight, fit)
-            else:
-                self._fit_stochastic(X, targets, sample_weight, random_state, incremental, fit, resumed)
+        with callbacks.used(None if incremental else self.callbacks) as told:
+            resumed = self._resumed(told, {"X": X, "y": targets, "sample_weight": sample_weight}, is_new, random_state)
+            if is_new:
+                sizes = (X.shape[1], *hidden_sizes, n_outputs)
+                self._begin(MLP(sizes, self.activation, self.out_activation_, dtype, random_state))
+            elif n_outputs != (known := self._network().sizes[-1]):
+                raise ValueError(f"y must have {known} outputs, as in the first fit, got {n_outputs}")
+            with self._threads(), self._told(told, given_X, given_y, sample_weight, incremental) as fit:
+                if self.solver == "lbfgs":
+                    self._fit_lbfgs(X, targets, sample_weight, fit)
+                else:
+                    self._fit_stochastic(X, targets, sample_weight, random_state, incremental, fit, resumed)
         return self
 
     def _resumed(
         self, told: list[Callback], data: dict[str, Any], is_new: bool, random_state: np.random.RandomState
-    ) -> dict[str, Any] | None:
-        """Return the state of a checkpoint to go on from, if there is one; draw what that fit has drawn."""
+    ) -> Resumed | None:
+        """Return what has a training load the state of a checkpoint, if there is one; draw what that fit has drawn."""
         checkpoints = [callback for callback in told if isinstance(callback, Checkpoint)]
         if not checkpoints:
             return None
@@ -270,7 +271,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
                 f"max_iter must be at least {state['n_epochs']}, the epochs of {checkpoints[0].path}, got"
                 f" {self.max_iter}; or delete the file to begin anew"
             )
-        return state
+        return None if state is None else functools.partial(checkpoints[0].load, state)
 
     def _validated(self, X: Any, y: Any, sample_weight: Any, is_new: bool) -> tuple[Any, Any, Array | None]:
         X, y = validate_data(
@@ -299,7 +300,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
 
     def _fit_stochastic(
         self, X: Any, targets: Array, sample_weight: Array | None, random_state: np.random.RandomState,
-        incremental: bool, fit: Fit | None, resumed: dict[str, Any] | None,
+        incremental: bool, fit: Fit | None, resumed: Resumed | None,
     ) -> None:  # fmt: skip
         net = self._network()
         X = X.astype(net.dtype, copy=False)
@@ -329,7 +330,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             fit=fit,
         )
         if resumed is not None:
-            training.load_state_dict(resumed, X.shape[0], X.shape[0] if rows is None else len(rows))
+            n_in_epoch = X.shape[0] if rows is None else len(rows)
+            resumed(lambda state: training.load_state_dict(state, X.shape[0], n_in_epoch))
         examples = net.examples(X, targets, sample_weight)
         outcome = training.run(examples, rows, 1 if incremental else self.max_iter)
         if outcome is Outcome.DIVERGED:

@@ -10,20 +10,29 @@ import io
 import json
 import math
 import os
-import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from fastnn.checks import (
+    absolute,
+    called,
+    check_bool,
+    check_count,
+    check_function,
+    check_number,
+    check_places,
+    seconds_of,
+)
 from fastnn.log import logger
+from fastnn.trees import check_tree, damage_told
 
 Array = npt.NDArray[Any]
 Parameters = tuple[list[Array], list[Array]]
@@ -36,7 +45,8 @@ class Callback:
 
     Returning True from `on_batch_end`, `on_chunk_end` or `on_epoch_end` ends the training, as does an error, which goes
     on to the caller; either way the model is usable. What a callback needs to go on after a `Checkpoint` it returns
-    from `state_dict`, as a dict of numbers, strings, arrays and lists and dicts of them.
+    from `state_dict`, at any time after `on_fit_begin`, as a dict of numbers, strings, arrays and lists and dicts of
+    them, and takes back by `load_state_dict`.
 
     Examples
     --------
@@ -53,7 +63,6 @@ class Callback:
 
     # Within a moment those of a higher rank are told later: logs after scores, checkpoints after all.
     rank: ClassVar[int] = 0
-
     def on_fit_begin(self, fit: "Fit") -> None:
         """The training is about to begin: forget what was."""
 
@@ -78,6 +87,11 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state, after `on_fit_begin`."""
+
+    @property
+    def _written_files(self) -> tuple[Path, ...]:
+        """The `path` that it writes to, and others that are named after it."""
+        return ()
 
 
 class Fit:
@@ -111,10 +125,10 @@ class Fit:
         self.state: Callable[[], dict[str, Any]] = dict
         self._told_of_batches = self._overriding("on_batch_end")
         self._told_of_chunks = self._overriding("on_chunk_end")
-        self.stateful = self._overriding("state_dict")
+        self.stateful = self._overriding("state_dict", "load_state_dict")
 
-    def _overriding(self, moment: str) -> list[Callback]:
-        return [c for c in self.callbacks if getattr(type(c), moment) is not getattr(Callback, moment)]
+    def _overriding(self, *moments: str) -> list[Callback]:
+        return [callback for callback in self.callbacks if _overrides(callback, *moments)]
 
     @property
     def loss(self) -> float:
@@ -157,6 +171,30 @@ class Fit:
         """Break the training off here; a checkpoint goes on from here."""
         self.is_paused = True
 
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return the states of the callbacks that have one.
+
+        Raises
+        ------
+        TypeError
+            If one of them is no state that a file can have, or cannot be taken back.
+        """
+        return [_state_of(callback) for callback in self.stateful]
+
+    def load_states(self, states: list[dict[str, Any]]) -> None:
+        """Have the callbacks go on from their states.
+
+        Raises
+        ------
+        DamagedError
+            If a callback does not take its own.
+        """
+        for callback, state in zip(self.stateful, states, strict=True):
+            with damage_told(f"the state of {type(callback).__name__} is not one that it takes"):
+                callback.load_state_dict(state)
+
     # -- the moments ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -197,18 +235,67 @@ class Fit:
         return self.is_over or self.is_paused
 
 
-def checked(callbacks: Any) -> list[Callback]:
-    """Return the callbacks of an estimator.
+# What callbacks in use have for themselves, by process: children that are forked have none of it.
+_USED: dict[tuple[int, str], object] = {}
+
+
+@contextlib.contextmanager
+def used(callbacks: Any) -> Iterator[list[Callback]]:
+    """Give the callbacks of an estimator, whose states and files belong to one fit for as long as it goes on.
 
     Raises
     ------
     TypeError
         If one of them is no callback.
+    ValueError
+        If a file cannot be where one of them writes it; if two would write to one, or one with a state is there twice,
+        in this fit or in one that goes on in another thread.
     """
-    for callback in callbacks or ():
+    told: list[Callback] = list(callbacks or ())
+    for callback in told:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must be a list of fastnn.Callback objects, got {callback!r} in it")
-    return list(callbacks or ())
+        check_places(type(callback).__name__, callback._written_files)
+    claims: list[tuple[tuple[int, str], object]] = []
+    try:
+        for callback in told:
+            for own, wrong in _belongings(callback):
+                claims.append(((os.getpid(), own), object()))
+                if _USED.setdefault(*claims[-1]) is not claims[-1][1]:
+                    raise ValueError(wrong)
+        yield told
+    finally:
+        for key, claim in claims:
+            if _USED.get(key) is claim:
+                del _USED[key]
+
+
+def _belongings(callback: Callback) -> Iterator[tuple[str, str]]:
+    """Return what a callback must have for itself, and what to say where another has it."""
+    name, files = type(callback).__name__, callback._written_files
+    if files or _overrides(callback, "state_dict", "load_state_dict"):
+        yield str(id(callback)), f"callbacks must be of one fit at a time, got {callback!r} twice; make two"
+    for file in files:
+        yield os.path.realpath(file), f"path of {name} must be one that nothing else writes to, got {file}; use another"
+
+
+def _overrides(callback: Callback, *moments: str) -> bool:
+    return any(getattr(type(callback), moment) is not getattr(Callback, moment) for moment in moments)
+
+
+def _state_of(callback: Callback) -> dict[str, Any]:
+    name = type(callback).__name__
+    if not (_overrides(callback, "state_dict") and _overrides(callback, "load_state_dict")):
+        raise TypeError(f"{name} must have both state_dict and load_state_dict of its own for a Checkpoint, or neither")
+    state = callback.state_dict()
+    if not isinstance(state, dict):
+        raise TypeError(f"state_dict of {name} must return a dict, got {state!r} from it")
+    try:
+        check_tree(state)
+    except (TypeError, RecursionError) as error:
+        what = "a dict of numbers, strings, arrays, and lists and dicts of them"
+        raise TypeError(f"state_dict of {name} must return {what}; {error}") from error
+    return state
 
 
 def log(history: dict[str, list[float]], name: str, value: float) -> None:
@@ -230,60 +317,6 @@ def fill(history: dict[str, list[float]]) -> None:
         column.extend([math.nan] * (len(history["loss"]) - len(column)))
 
 
-def absolute(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a file that stays the same file when the process changes its working directory.
-
-    Raises
-    ------
-    TypeError
-        If it is no path.
-    """
-    try:
-        return Path(path).absolute()
-    except TypeError as error:
-        raise TypeError(f"path must be a string or a path of strings, got {path!r}") from error
-
-
-def check_place(owner: Callback, path: Path) -> None:
-    """Check that a file of a callback can be at a path.
-
-    Raises
-    ------
-    ValueError
-        If a folder is there, or the folder around it is missing.
-    """
-    name = f"path of {type(owner).__name__}"
-    if path.is_dir():
-        raise ValueError(f"{name} must be a file, got the folder {path}; add a file's name to it")
-    if not path.parent.is_dir():
-        raise ValueError(f"{name} must be in a folder that is there, got {path}; make the folder {path.parent}")
-
-
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
-
-
-def seconds_of(name: str, duration: Any) -> float:
-    """Return the seconds of a number of them, or of a string such as "3h55m", "10min", "90s".
-
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    ValueError
-        If it is a number below 0, NaN, or another string.
-    """
-    wrong = f'{name} must be seconds, at least 0, or a string such as "3h55m", "10min" or "90s", got {duration!r}'
-    if isinstance(duration, bool) or not isinstance(duration, (str, Real)):
-        raise TypeError(wrong)
-    if isinstance(duration, str):
-        text = duration.replace(" ", "")
-        if re.fullmatch(r"(\d+(\.\d+)?(d|h|min|m|s))+", text):
-            return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(d|h|min|m|s)", text))
-    elif (seconds := float(duration)) >= 0:
-        return seconds
-    raise ValueError(wrong)
-
-
 # -- ending the training ----------------------------------------------------------------------------------------------
 
 
@@ -303,6 +336,12 @@ class EarlyStopping(Callback):
         An improvement is more than that.
     restore_best : bool, default True
         Whether the model gets the weights of its best epoch in the end.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `scoring`, `patience`, `min_delta` or `restore_best` is none of the above. TypeError by `fit`, if what
+        `scoring` returns is no number.
 
     Attributes
     ----------
@@ -330,10 +369,11 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1, got {patience!r}")
-        if not min_delta >= 0:
-            raise ValueError(f"min_delta must be at least 0, got {min_delta!r}")
+        check_count("patience", patience)
+        check_number("min_delta", min_delta)
+        check_bool("restore_best", restore_best)
+        if scoring is not None and not isinstance(scoring, str):
+            check_function("scoring", scoring, "lambda model, X, y: model.score(X, y), a scorer's name or None")
         self.X_val, self.y_val, self.scoring = X_val, y_val, scoring
         self.patience, self.min_delta, self.restore_best = patience, min_delta, restore_best
 
@@ -356,7 +396,7 @@ class EarlyStopping(Callback):
         return scorer
 
     def on_epoch_end(self, fit: Fit) -> bool:
-        score = float(self._scorer(fit.model, self.X_val, self.y_val))
+        score = called("scoring", self._scorer, fit.model, self.X_val, self.y_val)
         fit.log("validation_score", score)
         if score > self.best_score_ + self.min_delta:
             self.best_score_, self.best_epoch_, self._count = score, fit.epoch, 0
@@ -427,6 +467,11 @@ class LearningRateSchedule(Callback):
     rate : callable (int) -> float
         The rate of an epoch, counted from 0.
 
+    Raises
+    ------
+    TypeError
+        If `rate` cannot be called. By `fit`, if it returns no number; ValueError, if that is not above 0 and finite.
+
     Examples
     --------
     >>> import fastnn, numpy as np
@@ -439,10 +484,11 @@ class LearningRateSchedule(Callback):
     """
 
     def __init__(self, rate: Callable[[int], float]) -> None:
+        check_function("rate", rate, "lambda epoch: 0.1 / 2**epoch")
         self.rate = rate
 
     def on_epoch_begin(self, fit: Fit) -> None:
-        fit.learning_rate = self.rate(fit.epoch)
+        fit.learning_rate = called("rate", self.rate, fit.epoch)
 
 
 # -- logs -------------------------------------------------------------------------------------------------------------
@@ -456,11 +502,14 @@ class _Log(Callback):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = absolute(path)
 
+    @property
+    def _written_files(self) -> tuple[Path, ...]:
+        return (self.path,)
+
     def _line(self, row: dict[str, float]) -> str:
         raise NotImplementedError
 
     def on_fit_begin(self, fit: Fit) -> None:
-        check_place(self, self.path)
         self._position = 0
         try:
             self._file: FileIO = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open as long as the fit goes on
@@ -488,7 +537,7 @@ class _Log(Callback):
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._position = state["position"]
+        self._position = min(state["position"], self._file.tell())  # somebody may have removed the lines since
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_file"}

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.atomic import atomic_write, leftovers, temporary_beside
-from fastnn.callbacks import Callback, Fit, absolute, check_place, seconds_of
+from fastnn.callbacks import Callback, Fit
+from fastnn.checks import absolute, check_writable, seconds_of
 from fastnn.log import logger
-from fastnn.trees import DamagedError, read_tree, write_tree
+from fastnn.trees import DamagedError, damage_told, read_tree, write_tree
 
 Array = npt.NDArray[Any]
 State = dict[str, Any]
@@ -64,8 +65,10 @@ class Checkpoint(Callback):
     ------
     ValueError
         If `every` or `on_signal` is none of the above. By `fit`, if the file is of another estimator, other parameters,
-        data or initial weights, or of a newer format; if it and the one before are damaged; if the path is a folder's,
-        or its folder is missing; or with the solver "lbfgs".
+        data or initial weights, or of a newer format; if it and the one before are damaged; if no file can be written
+        there, or another callback writes to it; or with the solver "lbfgs".
+    TypeError
+        By `fit`, if the state of another callback cannot be written to a file.
 
     Warns
     -----
@@ -97,6 +100,7 @@ class Checkpoint(Callback):
         self._identity: dict[str, Any] = {}
         self._start: dict[str, Any] = {}
         self._keeps_previous = True
+        self._source = self.path
 
     # -- going on -------------------------------------------------------------------------------------------------
 
@@ -106,35 +110,68 @@ class Checkpoint(Callback):
         `fingerprint` tells this fit from others, and `start` is the random state that it would start from.
         """
         self._identity, self._start, self._keeps_previous = fingerprint, start, True
-        check_place(self, self.path)
         self._remove_leftovers()
         if not self.path.exists():
+            check_writable(type(self).__name__, self.path)
             return start, None
         saved = self._read()
-        self._check(saved)
         self._start = saved["start"]
-        logger.info("going on from %s, after %d epochs", self.path, saved["state"]["n_epochs"])
+        logger.info("going on from %s, after %d epochs", self._source, saved["state"]["n_epochs"])
         return self._start, saved["state"]
+
+    def load(self, state: State, load: Callable[[State], None]) -> None:
+        """Have a training load the state that `resume` found; where it cannot be one of it, that of the file before.
+
+        Raises
+        ------
+        ValueError
+            If neither can be loaded.
+        """
+        try:
+            load(state)
+        except DamagedError as error:
+            older = self._older(DamagedError(f"{self._source} is damaged: {error}"))
+            self.load(older["state"], load)
 
     @property
     def previous(self) -> Path:
         """Where the checkpoint before is kept."""
         return self.path.with_name(self.path.name + ".previous")
 
+    @property
+    def _written_files(self) -> tuple[Path, ...]:
+        return self.path, self.previous
+
     def _read(self) -> dict[str, Any]:
+        self._source = self.path
         try:
-            saved: dict[str, Any] = read_tree(self.path, KIND)
-            return saved
+            return self._whole()
         except DamagedError as error:
-            self._keeps_previous = False  # the one before is the good one
-            if not self.previous.exists():
-                raise ValueError(f"{error}. There is no {self.previous}; delete the file to begin anew") from error
-            logger.warning("%s; going on from %s", error, self.previous)
-            try:
-                older: dict[str, Any] = read_tree(self.previous, KIND)
-                return older
-            except DamagedError as second:
-                raise ValueError(f"{error}, and {second}; delete both to begin anew") from second
+            return self._older(error)
+
+    def _older(self, error: DamagedError) -> dict[str, Any]:
+        """Return what the file before has, as the last one that was read is damaged."""
+        if self._source == self.previous:
+            raise ValueError(f"{error}, and so is {self.path}; delete both to begin anew") from error
+        if not self.previous.exists():
+            raise ValueError(f"{error}. There is no {self.previous}; delete the file to begin anew") from error
+        logger.warning("%s; going on from %s", error, self.previous)
+        self._keeps_previous, self._source = False, self.previous  # the good one
+        try:
+            return self._whole()
+        except DamagedError as second:
+            raise ValueError(f"{error}, and {second}; delete both to begin anew") from second
+
+    def _whole(self) -> dict[str, Any]:
+        """Return what a file has: the parts that decide whether to go on from it."""
+        saved: dict[str, Any] = read_tree(self._source, KIND)
+        with damage_told(f"{self._source} is damaged"):
+            if saved["format"] <= FORMAT:  # what newer ones have is not known
+                check_draws(saved["start"], self._start)
+                check_counts(saved["state"], "n_epochs")
+                saved["fingerprint"].keys()
+        self._check(saved)
+        return saved
 
     def _check(self, saved: dict[str, Any]) -> None:
         mend = "delete the file to begin anew, or use another path"
@@ -169,6 +206,10 @@ class Checkpoint(Callback):
         except BaseException:
             self._restore_handlers()
             raise
+
+    def on_epoch_begin(self, fit: Fit) -> None:
+        if not fit.epoch:
+            fit.states()  # tells of those that cannot be saved before the training, not after it
 
     def on_chunk_end(self, fit: Fit) -> None:
         self._save_if(fit, fit.is_over)
@@ -245,6 +286,38 @@ def _checked_signals(numbers: Any) -> tuple[int, ...]:
         if number not in signal.valid_signals() or number in _NEVER_HEARD:
             raise ValueError(f"on_signal must be signals that a process can hear of, got {number!r} in it")
     return signals
+
+
+# -- what a file may say ----------------------------------------------------------------------------------------------
+
+
+def check_counts(state: State, *names: str) -> None:
+    """Check that parts of a state are counts.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not.
+    """
+    for name in names:
+        if type(state[name]) is not int or not 0 <= state[name] < 2**63:
+            raise ValueError(f"its {name} is {state[name]!r}")
+
+
+def check_draws(state: State, known: State) -> None:
+    """Check that a random state is one of the kind of a known one: NumPy would read beyond its numbers.
+
+    Raises
+    ------
+    ValueError, TypeError, LookupError
+        If it is none.
+    """
+    kind = known["bit_generator"]
+    if state["bit_generator"] != kind:
+        raise ValueError(f"its random state is of {state['bit_generator']!r}, not {kind!r}")
+    np.random.RandomState(getattr(np.random, kind)(0)).set_state(state)
+    if kind == "MT19937" and state["state"]["pos"] not in range(625):
+        raise ValueError(f"its random state is at {state['state']['pos']!r}")
 
 
 # -- what tells fits from each other ----------------------------------------------------------------------------------

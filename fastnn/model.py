@@ -273,9 +273,18 @@ class MLP:
         return [[self._layout.unpack(moment, layer) for layer in self._range] for moment in moments]
 
     def set_moments(self, optimizer: Optimizer, moments: list[list[Array]]) -> None:
-        """Give a new optimizer the moments that `moments_by_layer` returned, here or on another machine."""
-        whole = self._adopt(optimizer)
-        for moment, arrays in zip(np.split(whole, optimizer.n_moments), moments, strict=True):
+        """Give a new optimizer the moments that `moments_by_layer` returned, here or on another machine.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are not those of such a network and optimizer.
+        """
+        if len(moments) != optimizer.n_moments:
+            raise ValueError(f"optimizer must have {optimizer.n_moments} moments, got {len(moments)}")
+        shapes = [(n_in + 1, n_out) for n_in, n_out in self._layout.pairs]
+        checked = [self._checked_parameters(f"moments[{n}]", arrays, shapes) for n, arrays in enumerate(moments)]
+        for moment, arrays in zip(np.split(self._adopt(optimizer), optimizer.n_moments), checked, strict=True):
             for layer, array in enumerate(arrays):
                 self._layout.pack(moment, layer, array[:-1], array[-1])
 

@@ -15,11 +15,13 @@ import numpy.typing as npt
 
 from fastnn import callbacks
 from fastnn.callbacks import Fit
+from fastnn.checkpoint import check_counts, check_draws
 from fastnn.divergence import Rewind
-from fastnn.kernels.optimizers import SGD, Adam
+from fastnn.kernels.optimizers import SGD, Adam, finite_number
 from fastnn.kernels.shuffle import shuffle
 from fastnn.model import MLP, Epochs, rows_of_next_call
 from fastnn.rows import Examples, check_range
+from fastnn.trees import damage_told
 
 Array = npt.NDArray[Any]
 Say = Callable[[str], None]
@@ -116,7 +118,8 @@ class Plateau:
         return {"best": self.best, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.count = state["best"], state["count"]
+        check_counts(state, "count")
+        self.best, self.count = float(state["best"]), state["count"]
 
 
 @dataclasses.dataclass
@@ -170,7 +173,7 @@ class ScorePlateau(Plateau):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.scores[:] = state["scores"]
+        self.scores[:] = map(float, state["scores"])
         current = self.net.snapshot()
         self.net.weights, self.net.biases = state["weights"], state["biases"]
         self._best_parameters = self.net.snapshot()
@@ -378,7 +381,7 @@ class Training:
             "sums": self.sums,
             "history": self.history,
             "is_over": self.fit.is_over,
-            "callbacks": [callback.state_dict() for callback in self.fit.stateful],
+            "callbacks": self.fit.states(),
         }
 
     def load_state_dict(self, state: dict[str, Any], n_rows: int, n_in_epoch: int) -> None:
@@ -386,32 +389,56 @@ class Training:
 
         Raises
         ------
-        ValueError
+        DamagedError
             If the state is not one of such a training: the kernels would read beyond the rows.
         """
         assert self.fit is not None
+        with damage_told("it has no state of such a training"):
+            self._load_way(state, n_rows, n_in_epoch)
+            self._load_optimizer(state["optimizer"])
+            self.net.weights, self.net.biases = state["weights"], state["biases"]
+            vars(self.schedule).update(_settings(self.schedule, state["schedule"]))
+            self.plateau.load_state_dict(state["plateau"])
+            self._load_record(state)
+            self.fit.load_states(state["callbacks"])
+
+    def _load_way(self, state: dict[str, Any], n_rows: int, n_in_epoch: int) -> None:
         order, rows_done = state["order"], state["rows_done"]
         if (order is not None) != self.shuffle or rows_done not in range(0, n_in_epoch, self.batch_size):
-            raise ValueError("the checkpoint has another way through the rows")
+            raise ValueError("it has another way through the rows")
         if order is not None:
             if order.shape != (n_in_epoch,) or order.dtype != np.int64:
-                raise ValueError(f"the checkpoint's order must be {n_in_epoch} integers")
-            check_range("the checkpoint's order", order, n_rows)
-        self.net.weights, self.net.biases = state["weights"], state["biases"]
-        optimizer = state["optimizer"]
-        vars(self.optimizer).update(optimizer["settings"], steps=optimizer["steps"])
-        self.net.set_moments(self.optimizer, optimizer["moments"])
-        vars(self.schedule).update(state["schedule"])
-        self.plateau.load_state_dict(state["plateau"])
+                raise ValueError(f"its order must be {n_in_epoch} integers")
+            check_range("its order", order, n_rows)
+        data, penalty = state["sums"]
+        check_draws(state["random_state"], self.random_state.get_state(legacy=False))
         self.random_state.set_state(state["random_state"])
-        self.order, self.rows_done, self.sums = order, rows_done, tuple(state["sums"])
-        self.n_epochs, self.n_rows_seen, self.is_over = state["n_epochs"], state["n_rows_seen"], state["is_over"]
+        self.order, self.rows_done, self.sums = order, rows_done, (float(data), float(penalty))
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        check_counts(state, "steps")
+        vars(self.optimizer).update(_settings(self.optimizer, state["settings"]), steps=state["steps"])
+        self.optimizer.hyper(self.net.dtype)
+        self.net.set_moments(self.optimizer, state["moments"])
+
+    def _load_record(self, state: dict[str, Any]) -> None:
+        assert self.fit is not None
+        check_counts(state, "n_epochs", "n_rows_seen")
+        columns = {name: [float(value) for value in column] for name, column in state["history"].items()}
+        if min(len(columns[name]) for name in ("loss", "learning_rate", "seconds")) < state["n_epochs"]:
+            raise ValueError("its history is too short")
+        self.n_epochs, self.n_rows_seen, self.is_over = state["n_epochs"], state["n_rows_seen"], bool(state["is_over"])
         self.history.clear()
-        self.history.update(state["history"])
+        self.history.update(columns)
         self.loss_curve = self.history["loss"]
         self.fit.epoch, self.fit.is_over = self.n_epochs, self.is_over
-        for callback, its in zip(self.fit.stateful, state["callbacks"], strict=True):
-            callback.load_state_dict(its)
+
+
+def _settings(known: Any, saved: dict[str, Any]) -> dict[str, float]:
+    """Return the settings that a file has of an optimizer or a schedule: numbers by the names that it knows."""
+    if saved.keys() != dataclasses.asdict(known).keys():
+        raise ValueError(f"its settings of {type(known).__name__} are {list(saved)}")
+    return {name: finite_number(name, value) if not isinstance(value, bool) else value for name, value in saved.items()}
 
 
 def sklearn_loss(net: MLP, data: float, penalty: float) -> float:

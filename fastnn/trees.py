@@ -3,8 +3,10 @@
 The arrays are the tensors; the rest is JSON among the metadata, together with what the file is and a checksum.
 """
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +16,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 _DTYPES = {
-    "F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "U8": "|u1", "BOOL": "|b1",
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8",
+    "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _ARRAY = "__array__"  # stands in the JSON for an array: {"__array__": its name}
@@ -22,6 +25,15 @@ _ARRAY = "__array__"  # stands in the JSON for an array: {"__array__": its name}
 
 class DamagedError(ValueError):
     """The file is not whole, or is no such file at all."""
+
+
+@contextlib.contextmanager
+def damage_told(what: str) -> Iterator[None]:
+    """Turn the errors of who makes something of a file's content, which is of no use to them, into DamagedError."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise DamagedError(f"{what}: {error if isinstance(error, ValueError) else repr(error)}") from error
 
 
 def write_tree(file: BinaryIO, kind: str, tree: Any) -> None:
@@ -71,15 +83,37 @@ def _array(entry: dict[str, Any], data: memoryview) -> Array:
     return np.frombuffer(data[start:stop], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
 
 
+def check_tree(tree: Any) -> None:
+    """Check that `write_tree` can write a tree.
+
+    Raises
+    ------
+    TypeError
+        If there is something in it that is no number, string, array, or list or dict of them.
+    """
+    _without_arrays(tree, "", {})
+
+
 def _without_arrays(tree: Any, name: str, arrays: dict[str, Array]) -> Any:
     if isinstance(tree, np.ndarray):
-        arrays[name] = np.asarray(tree, tree.dtype.newbyteorder("<"), order="C")
+        array = np.asarray(tree, tree.dtype.newbyteorder("<"), order="C")
+        if array.dtype.str not in _NAMES:
+            raise TypeError(f"{name} is an array of dtype {tree.dtype}, which has no real numbers")
+        while name in arrays:  # "a.b" is of {"a": {"b": array}} and of {"a.b": array}
+            name += "#"
+        arrays[name] = array
         return {_ARRAY: name}
     if isinstance(tree, dict):
+        for key in tree:
+            if not isinstance(key, str) or key == _ARRAY:
+                raise TypeError(f"{name or 'it'} has the key {key!r}, which is none to use")
         return {key: _without_arrays(value, f"{name}.{key}".lstrip("."), arrays) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
         return [_without_arrays(value, f"{name}.{i}".lstrip("."), arrays) for i, value in enumerate(tree)]
-    return tree.item() if isinstance(tree, np.generic) else tree
+    value = tree.item() if isinstance(tree, np.generic) else tree
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise TypeError(f"{name} is {tree!r}, which is none of them")
+    return value
 
 
 def _with_arrays(tree: Any, arrays: dict[str, Array]) -> Any:

@@ -312,10 +312,74 @@ def test_values_are_of_the_epoch_that_goes_on():
     assert [history[name] for name in ("epoch", "batch", "rate")] == [[1, 2], [1, 2], [-1, -2]]
 
 
-@pytest.mark.parametrize(("setting", "value"), [("patience", 0), ("min_delta", -1.0), ("min_delta", math.nan)])
-def test_settings_of_early_stopping(setting, value):
-    with pytest.raises(ValueError, match=f"{setting} must be at least"):
-        EarlyStopping(X_VAL, Y_VAL, **{setting: value})
+SETTINGS = [
+    *((EarlyStopping, "patience", "an integer, at least 1", wrong) for wrong in (0, 2.5, "3", None, True, math.inf)),
+    *((EarlyStopping, "min_delta", "a number, at least 0", wrong) for wrong in (-1.0, math.nan, "3", None, True, 1j)),
+    *((EarlyStopping, "restore_best", "True or False", wrong) for wrong in (None, 2, "no")),
+    *((EarlyStopping, "scoring", "a function such as lambda model, X, y:", wrong) for wrong in (3, b"r2", ["r2"])),
+    *((LearningRateSchedule, "rate", "a function such as lambda epoch:", wrong) for wrong in (0.1, None, "x")),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "must", "wrong"), SETTINGS, ids=lambda value: repr(value)[:20])
+def test_settings_that_cannot_be_are_told_by_name(kind, name, must, wrong):
+    given = (X_VAL, Y_VAL) if kind is EarlyStopping else ()
+    with pytest.raises((TypeError, ValueError), match=f"^{name} must be {must}.* got {re.escape(repr(wrong))}$"):
+        kind(*given, **{name: wrong})
+
+
+@pytest.mark.parametrize("wrong", ["high", None, np.ones(2), 1j], ids=repr)
+def test_functions_must_return_numbers(wrong):
+    message = f"must return a number, got {re.escape(repr(wrong))} from it$"
+    with pytest.raises(TypeError, match="^scoring " + message):
+        classifier(EarlyStopping(X_VAL, Y_VAL, lambda *_: wrong)).fit(X, Y)
+    with pytest.raises(TypeError, match="^rate " + message):
+        classifier(LearningRateSchedule(lambda _: wrong)).fit(X, Y)
+
+
+# -- what belongs to one fit ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    (CSVLog, CSVLog), (CSVLog, JSONLinesLog), (CSVLog, fastnn.Checkpoint), (fastnn.Checkpoint, fastnn.Checkpoint),
+])  # fmt: skip
+def test_two_callbacks_that_would_write_to_one_file(first, second, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    told = Recorder()
+    message = rf"^path of {second.__name__} must be one that nothing else writes to, got .*/link; use another$"
+    with pytest.raises(ValueError, match=message):
+        classifier(told, first(tmp_path / "file"), second(tmp_path / "link")).fit(X, Y)
+    assert not hasattr(told, "moments") and not (tmp_path / "file").exists()
+
+
+def test_a_log_where_a_checkpoint_keeps_the_one_before(tmp_path):
+    with pytest.raises(ValueError, match=r"must be one that nothing else writes to, got .*c\.previous"):
+        classifier(CSVLog(tmp_path / "c.previous"), fastnn.Checkpoint(tmp_path / "c")).fit(X, Y)
+
+
+@pytest.mark.parametrize("kind", ["the object", "the file"])
+def test_two_fits_at_once_do_not_share(kind, tmp_path):
+    """One within the other, as if in another thread; both in a row may have them."""
+    saved = fastnn.Checkpoint(tmp_path / "c", every=0)
+    twin = saved if kind == "the object" else fastnn.Checkpoint(tmp_path / "c")
+
+    class FitAnother(Callback):
+        def on_epoch_end(self, fit):
+            with pytest.raises(ValueError, match="must be of one fit at a time" if twin is saved else "nothing else"):
+                classifier(twin, alpha=0.5).fit(X, Y)
+
+    model = classifier(saved, FitAnother()).fit(X, Y)
+    assert_same(classifier(twin).fit(X, Y), model)  # from the file, which is of the outer fit
+
+
+def test_callbacks_without_a_state_may_be_shared():
+    bar = ProgressBar()
+
+    class FitAnother(Callback):
+        def on_epoch_end(self, fit):
+            classifier(bar).fit(X, Y)
+
+    classifier(bar, bar, FitAnother()).fit(X, Y)
 
 
 # -- time and rate ----------------------------------------------------------------------------------------------------

@@ -24,12 +24,12 @@ import pytest
 from checkpoint_job import SETTINGS
 from helpers import csr
 from sklearn.base import clone
-from subprocesses import finished, started
+from subprocesses import finished, run_script, started
 
 import fastnn
 from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, checkpoint
 from fastnn.atomic import atomic_write, leftovers
-from fastnn.callbacks import seconds_of
+from fastnn.checks import seconds_of
 from fastnn.model import MLP
 from fastnn.trees import DamagedError, read_tree, write_tree
 
@@ -266,8 +266,174 @@ def test_a_forged_file_is_refused(wrong, tmp_path):
     saved["state"].update(wrong)
     with open(tmp_path / "c", "wb") as file:
         write_tree(file, checkpoint.KIND, saved)
-    with pytest.raises(ValueError, match=r"checkpoint|must have shape"):
+    with pytest.raises(ValueError, match="c is damaged: it has no state of such a training: "):
         classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
+
+
+def no_moments(state):
+    state["optimizer"]["moments"] = []
+
+
+def broadcast_moments(state):
+    state["optimizer"]["moments"][1][0] = np.ones((1, 1))
+
+
+def short_moments(state):
+    state["optimizer"]["moments"] = state["optimizer"]["moments"][:1]
+
+
+def moments_of_bytes(state):
+    state["optimizer"]["moments"][0] = "moments"
+
+
+def complex_settings(state):
+    state["optimizer"]["settings"]["beta_1"] = "0.9"
+
+
+def settings_of_another(state):
+    state["optimizer"]["settings"] = {"learning_rate": 0.1, "owner": None}
+
+
+def negative_steps(state):
+    state["optimizer"]["steps"] = -1
+
+
+def numbers_beyond_their_end(state):
+    state["random_state"]["state"]["pos"] = 100_000
+
+
+def numbers_of_another_kind(state):
+    state["random_state"]["bit_generator"] = "PCG64"
+
+
+def no_history(state):
+    state["history"] = {"loss": []}
+
+
+def a_history_of_words(state):
+    state["history"]["loss"][0] = "low"
+
+
+def no_epochs(state):
+    state["n_epochs"] = "two"
+
+
+def no_sums(state):
+    state["sums"] = None
+
+
+def nothing(state):
+    state.clear()
+
+
+def a_callback_too_many(state):
+    state["callbacks"].append({})
+
+
+FORGERIES = [
+    no_moments, broadcast_moments, short_moments, moments_of_bytes, complex_settings, settings_of_another,
+    negative_steps, numbers_beyond_their_end, numbers_of_another_kind, no_history, a_history_of_words, no_epochs,
+    no_sums, nothing, a_callback_too_many,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", FORGERIES)
+def test_what_cannot_be_loaded_gives_way_to_the_one_before(forge, tmp_path, caplog):
+    """The checksum is right; and where the one before is no better, or missing, an error says so."""
+    path = tmp_path / "c"
+    classifier(StopAfter(5, lambda fit: fit.pause()), Checkpoint(path, every=0)).fit(X, Y)
+    saved = read_tree(path, checkpoint.KIND)
+    forge(saved["state"])
+    with open(path, "wb") as file:
+        write_tree(file, checkpoint.KIND, saved)
+    forged, previous = path.read_bytes(), Path(f"{path}.previous")
+    with caplog.at_level(logging.WARNING, "fastnn"):
+        assert everything(classifier(Checkpoint(path)).fit(X, Y)) == everything(classifier().fit(X, Y))
+    assert f"{path} is damaged: " in caplog.text and f"going on from {previous}" in caplog.text
+    path.write_bytes(forged)
+    previous.write_bytes(forged)
+    with pytest.raises(ValueError, match=r"c\.previous is damaged: .*; delete both to begin anew$"):
+        classifier(Checkpoint(path)).fit(X, Y)
+    previous.unlink()
+    with pytest.raises(ValueError, match=r"c is damaged: .*There is no .*c\.previous; delete the file to begin anew$"):
+        classifier(Checkpoint(path)).fit(X, Y)
+
+
+def test_a_log_that_was_removed_between_two_runs_begins_anew(tmp_path):
+    told = [fastnn.CSVLog(tmp_path / "log"), Checkpoint(tmp_path / "c")]
+    classifier(StopAfter(5, lambda fit: fit.pause()), *told).fit(X, Y)
+    (tmp_path / "log").unlink()
+    classifier(*told).fit(X, Y)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["epoch", "6", "7", "8"]
+
+
+# -- states of callbacks ----------------------------------------------------------------------------------------------
+
+
+class Stateful(Callback):
+    def __init__(self, state):
+        self.state, self.n_loaded = state, 0
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.n_loaded += 1
+        self.state = state
+
+
+class Forgetful(Callback):
+    def state_dict(self):
+        return {"a": 1}
+
+
+class Mute(Callback):
+    def load_state_dict(self, state):
+        pass
+
+
+KINDS = "must return a dict of numbers, strings, arrays, and lists and dicts of them; "
+
+
+@pytest.mark.parametrize(("told", "message"), [
+    (Stateful(None), r"^state_dict of Stateful must return a dict, got None from it$"),
+    (Stateful([1]), r"^state_dict of Stateful must return a dict, got \[1\] from it$"),
+    (Stateful({"a": {"b": {1, 2}}}), KINDS + r"a\.b is \{1, 2\}, which is none of them$"),
+    (Stateful({"a": [0, 1j]}), KINDS + r"a\.1 is 1j, which is none of them$"),
+    (Stateful({"a": np.array(["x"])}), KINDS + "a is an array of dtype <U1, which has no real numbers$"),
+    (Stateful({"a": np.array([None])}), KINDS + "a is an array of dtype object, which has no real numbers$"),
+    (Stateful({1: 2}), KINDS + "it has the key 1, which is none to use$"),
+    (Stateful({"a": {"__array__": 2}}), KINDS + "a has the key '__array__', which is none to use$"),
+    (Forgetful(), "^Forgetful must have both state_dict and load_state_dict of its own for a Checkpoint, or neither$"),
+    (Mute(), "^Mute must have both state_dict and load_state_dict of its own for a Checkpoint, or neither$"),
+], ids=str)  # fmt: skip
+def test_a_state_that_cannot_be_saved_is_noticed_before_the_training(told, message, tmp_path):
+    epochs = []
+    with pytest.raises(TypeError, match=message):
+        classifier(StopAfter(1, epochs.append), told, Checkpoint(tmp_path / "c")).fit(X, Y)
+    assert not epochs and not list(tmp_path.iterdir())
+    assert classifier(told).fit(X, Y).n_iter_ == 8  # without a checkpoint nobody asks for it
+
+
+def test_states_come_back_as_they_were(tmp_path):
+    """Arrays of all real dtypes; and of two that could have one name each has its own."""
+    kinds = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32"]
+    state = {"all": [np.arange(3).astype(kind) for kind in kinds], "a.b": np.arange(2), "a": {"b": np.arange(5)}}
+    classifier(StopAfter(3, lambda fit: fit.pause()), Stateful(state), Checkpoint(tmp_path / "c")).fit(X, Y)
+    again = Stateful({})
+    classifier(again, Checkpoint(tmp_path / "c")).fit(X, Y)
+    assert again.n_loaded == 1 and as_text(again.state) == as_text(state)
+    assert [array.dtype.name for array in again.state["all"]] == kinds
+
+
+def test_a_callback_that_does_not_take_its_state(tmp_path):
+    """Its class has changed since: the error names it."""
+    classifier(StopAfter(3, lambda fit: fit.pause()), Stateful({"a": 1}), Checkpoint(tmp_path / "c")).fit(X, Y)
+    changed = Stateful({})
+    changed.n_loaded = None
+    with pytest.raises(ValueError, match=r"the state of Stateful is not one that it takes: TypeError.*begin anew$"):
+        classifier(changed, Checkpoint(tmp_path / "c")).fit(X, Y)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -414,6 +580,54 @@ def test_a_path_that_cannot_be_is_noticed_before_the_training(kind, path, messag
     with pytest.raises(ValueError, match=message.format(kind.__name__)):
         classifier(StopAfter(1, epochs.append), kind(tmp_path / path)).fit(X, Y)
     assert not epochs and [each.name for each in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files on this system")
+@pytest.mark.parametrize("kind", [Checkpoint, fastnn.CSVLog])
+def test_what_is_no_regular_file_is_noticed_before_the_training(kind, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/null", tmp_path / "pipe"):
+        message = f"^path of {kind.__name__} must be a regular file, got {path}, a device or a pipe; use another path$"
+        with pytest.raises(ValueError, match=message):
+            classifier(kind(path)).fit(X, Y)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of 255 bytes")
+def test_a_name_that_is_too_long_is_noticed_before_the_training(tmp_path):
+    assert classifier(Checkpoint(tmp_path / ("\u00e9" * 123), every=0)).fit(X, Y).n_iter_ == 8
+    for kind, length, longest in [(Checkpoint, 124, 257), (Checkpoint, 128, 256), (fastnn.CSVLog, 128, 256)]:
+        message = f"^path of {kind.__name__} must be one that files can have, got .*: {longest} bytes are too many for"
+        with pytest.raises(ValueError, match=message):
+            classifier(kind(tmp_path / ("\u00e9" * length))).fit(X, Y)
+    with pytest.raises(ValueError, match=r"must be one that files can have.*null byte; use another path"):
+        classifier(Checkpoint(tmp_path / "\0")).fit(X, Y)
+
+
+UNWRITABLE = """
+    import os, sys, warnings
+    import numpy as np, fastnn
+    fastnn.MLPClassifier(max_iter=1).fit(np.eye(4), [0, 1, 0, 1])
+    os.geteuid() or os.seteuid(65534)
+    class Never(fastnn.Callback):
+        def on_epoch_begin(self, fit):
+            raise AssertionError
+    try:
+        told = [Never(), fastnn.Checkpoint(sys.argv[1])]
+        fastnn.MLPClassifier(callbacks=told).fit(np.eye(4), [0, 1, 0, 1])
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="rights of POSIX")
+def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_training(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for each in (tmp_path.parent.parent, tmp_path.parent, tmp_path, folder):
+        each.chmod(0o555 if each == folder else 0o755)
+    out, _ = run_script(UNWRITABLE, folder / "c")
+    assert out.startswith("path of Checkpoint must be in a folder that can be written to, got ")
+    assert out.endswith("/folder/c: Permission denied; use another folder\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a file that root cannot write either")

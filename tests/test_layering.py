@@ -48,7 +48,7 @@ LAYERS = [
     {"kernels.system"},
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
-    {"atomic", "trees", "log", "plotting"},
+    {"atomic", "trees", "checks", "log", "plotting"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -63,6 +63,7 @@ class Callback:
 
     # Within a moment those of a higher rank are told later: logs after scores, checkpoints after all.
     rank: ClassVar[int] = 0
+
     def on_fit_begin(self, fit: "Fit") -> None:
         """The training is about to begin: forget what was."""
 

@@ -24,15 +24,17 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastnn import callbacks, checkpoint, lbfgs, parallel, plain, saving
+from fastnn import callbacks, checkpoint, lbfgs, parallel, pieces, plain, saving
 from fastnn.callbacks import Callback, Fit
 from fastnn.checkpoint import Checkpoint
 from fastnn.divergence import likely_causes
 from fastnn.fitted import FittedNetwork, warn, with_parameters
 from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
+from fastnn.kernels.listening import call_apart
 from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.model import MLP
+from fastnn.rows import in_dtype, rows_of
 from fastnn.splitting import validation_split
 from fastnn.training import (
     AdaptiveRate,
@@ -240,10 +242,13 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             elif n_outputs != (known := self._network().sizes[-1]):
                 raise ValueError(f"y must have {known} outputs, as in the first fit, got {n_outputs}")
             with self._threads(), self._told(told, given_X, given_y, sample_weight, incremental) as fit:
-                if self.solver == "lbfgs":
-                    self._fit_lbfgs(X, targets, sample_weight, fit)
-                else:
-                    self._fit_stochastic(X, targets, sample_weight, random_state, incremental, fit, resumed)
+                try:
+                    if self.solver == "lbfgs":
+                        self._fit_lbfgs(X, targets, sample_weight, fit)
+                    else:
+                        self._fit_stochastic(X, targets, sample_weight, random_state, incremental, fit, resumed)
+                except KeyboardInterrupt:  # before the first step too: there is a network
+                    warn("Training interrupted by user.")
         return self
 
     def _resumed(
@@ -281,14 +286,17 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if sample_weight is not None:
-            sample_weight = np.array(_check_sample_weight(sample_weight, X, dtype=X.dtype))
-            sample_weight[np.abs(sample_weight) < np.finfo(X.dtype).tiny] = 0  # as in the kernels
+            sample_weight, least = _check_sample_weight(sample_weight, X, dtype=X.dtype), np.finfo(X.dtype).tiny
+            sample_weight = pieces.mapped(  # as in the kernels
+                lambda weights: np.where(np.abs(weights) < least, 0, weights), sample_weight, X.dtype
+            )
         return _by_rows(X), y, sample_weight
 
     def _begin(self, net: MLP) -> None:
         """Start anew with an untrained network."""
         self._set_network(net)
         self.n_layers_, self.n_outputs_, self.n_iter_, self.t_ = len(net.sizes), net.sizes[-1], 0, 0
+        self.loss_ = np.nan
         self.discard_optimizer()
         if self.solver in STOCHASTIC_SOLVERS:
             self.loss_curve_, self.history_, self._no_improvement_count = [], {}, 0
@@ -303,13 +311,13 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         incremental: bool, fit: Fit | None, resumed: Resumed | None,
     ) -> None:  # fmt: skip
         net = self._network()
-        X = X.astype(net.dtype, copy=False)
+        X = in_dtype(X, net.dtype)
         rows, plateau = None, self._loss_plateau()
         if self.early_stopping:
             rows, held_out = validation_split(
                 X.shape[0], self._strata(targets), self.validation_fraction, random_state
             )  # fmt: skip
-            plateau = self._score_plateau(net, X[held_out], targets[held_out], _rows_of(sample_weight, held_out))
+            plateau = self._score_plateau(net, *(rows_of(each, held_out) for each in (X, targets, sample_weight)))
         # Each fit begins with a new optimizer; partial_fit goes on with the one there is, whatever the parameters say.
         kept = self._kept_optimizer(net) if incremental else None
         self.discard_optimizer()
@@ -429,8 +437,6 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if net.dtype != np.float64:  # the minimiser computes in float64
             net = with_parameters(net.weights, net.biases, self.activation, self.out_activation_, np.float64)
             self._set_network(net)
-        X = X.astype(net.dtype, copy=False)
-        weight = None if sample_weight is None else sample_weight.astype(net.dtype, copy=False)
         options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
         history: dict[str, list[float]] = {"loss": [], "seconds": []}
         self.history_ = history
@@ -453,10 +459,9 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
 
         self.n_iter_, self.loss_ = 0, np.nan
         try:
+            X = in_dtype(X, net.dtype)
+            weight = None if sample_weight is None else pieces.converted(sample_weight, net.dtype)
             result = lbfgs.minimise(net, net.examples(X, targets, weight), self.alpha, options, on_iteration)
-        except KeyboardInterrupt:
-            warn("Training interrupted by user.")
-            return
         finally:
             callbacks.fill(history)
             self._set_network(net)
@@ -567,7 +572,9 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         ):  # fmt: skip
             return X
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        return np.require(X, dtype, ["C", "A"]) if isinstance(X, np.ndarray) else _by_rows(X).astype(dtype, copy=False)
+        if isinstance(X, np.ndarray) and not (X.flags.c_contiguous and X.flags.aligned):
+            return pieces.copied(X, dtype)
+        return in_dtype(_by_rows(X), dtype)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -599,8 +606,4 @@ def _checked_hidden_sizes(sizes: Any) -> list[int]:
 
 def _by_rows(X: Any) -> Any:
     """Return a sparse matrix as CSR; never a dense copy of it."""
-    return X.tocsr() if sparse.issparse(X) else X
-
-
-def _rows_of(array: Array | None, rows: Array) -> Array | None:
-    return None if array is None else array[rows]
+    return call_apart(X.tocsr) if sparse.issparse(X) else X

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import pieces
 from fastnn.model import Epochs
 from fastnn.rows import Examples
 
@@ -61,7 +62,7 @@ class Rewind:
             self._copy = _Copy(
                 self._is_long, t.n_epochs, t.rows_done, t.optimizer.steps, t.order,
                 t.random_state.get_state(legacy=False) if self._is_long and t.shuffle else None,
-                t.net.snapshot(), moments.copy() if self._is_long and moments is not None else None,
+                t.net.snapshot(), pieces.copied(moments) if self._is_long and moments is not None else None,
             )  # fmt: skip
 
     def find(self, examples: Examples) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
+from fastnn import pieces
 from fastnn.base import STOCHASTIC_SOLVERS, BaseMLP
 from fastnn.callbacks import Callback
 
@@ -179,9 +180,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             self.out_activation_ = "softmax" if self._y_type == "multiclass" else "logistic"
         if self._y_type == "multilabel-indicator":
             indicators = y.toarray() if sparse.issparse(y) else np.asarray(y)
-            return (indicators != 0).astype(dtype), indicators.shape[1]
-        indices = np.searchsorted(self.classes_, y)
-        return (indices, len(self.classes_)) if self._y_type == "multiclass" else (indices.astype(dtype), 1)
+            return pieces.mapped(lambda part: part != 0, indicators, dtype), indicators.shape[1]
+        is_multiclass = self._y_type == "multiclass"
+        indices = pieces.mapped(
+            lambda part: np.searchsorted(self.classes_, part), y, np.intp if is_multiclass else dtype
+        )
+        return indices, len(self.classes_) if is_multiclass else 1
 
     def _check_kind(self, kind: str) -> None:
         is_multilabel, was_multilabel = kind.startswith("multilabel"), self._y_type.startswith("multilabel")
@@ -400,7 +404,7 @@ best_validation_score_
             raise TypeError("Sparse y was passed, but dense targets are required; use y.toarray()")
         if is_new:
             self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
-        return y.astype(dtype, casting="same_kind", copy=False), 1 if y.ndim == 1 else y.shape[1]
+        return pieces.converted(y, dtype), 1 if y.ndim == 1 else y.shape[1]
 
     def _strata(self, targets: Array) -> Array | None:
         return None

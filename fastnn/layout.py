@@ -98,24 +98,26 @@ class Layout:
 
     def pack(self, params: Array, layer: int, weights: Array, biases: Array) -> None:
         """Write W (n_in, n_out) and b (n_out,) into the panels of one layer."""
-        whole = np.vstack([weights, biases[None]])
-        for start, width in panels(whole.shape[1], self.lanes):
-            part = whole[:, start : start + width]
-            self._panel(params, layer, start, width)[:, : part.shape[1]] = part
+        for start, width in panels(len(biases), self.lanes):
+            panel, columns = self._panel(params, layer, start, width), slice(start, start + width)
+            panel[:-1, : len(biases) - start] = weights[:, columns]
+            panel[-1, : len(biases) - start] = biases[columns]
 
     @functools.cached_property
     def used(self) -> Array:
         """Indices of the parameters in the buffer that holds them and padding."""
         marks = empty(self.n_params, self.dtype)
         for layer, (n_in, n_out) in enumerate(self.pairs):
-            self.pack(marks, layer, np.ones((n_in, n_out)), np.ones(n_out))
+            self.pack(marks, layer, np.broadcast_to(1.0, (n_in, n_out)), np.ones(n_out))
         return np.flatnonzero(marks)
 
     def unpack(self, params: Array, layer: int) -> Array:
         """Return W and b of one layer, (n_in + 1, n_out) with the bias as the last row."""
-        n_out = self.pairs[layer][1]
-        parts = [self._panel(params, layer, start, width) for start, width in panels(n_out, self.lanes)]
-        return np.hstack(parts)[:, :n_out]
+        n_in, n_out = self.pairs[layer]
+        whole = np.empty((n_in + 1, n_out), self.dtype)
+        for start, width in panels(n_out, self.lanes):
+            whole[:, start : start + width] = self._panel(params, layer, start, width)[:, : n_out - start]
+        return whole
 
     def _panel(self, params: Array, layer: int, start: int, width: int) -> Array:
         n_rows = self.pairs[layer][0] + 1

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Self, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import parallel, saving, workers
+from fastnn import parallel, pieces, saving, workers
 from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
@@ -38,13 +38,10 @@ ROWS_PER_READ = 6
 # those of its products, and so does a row. Between calls Python sees Ctrl-C; how long the first took sets the others.
 FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
 SECONDS_PER_CALL = 0.1
-FLOPS_PER_FORWARD = 1e10  # about as long
+FLOPS_PER_FORWARD = 2e9  # of the first call of a prediction, in float32
 MOST_ALONE = 1.5  # times `FLOPS_PER_THREAD`: a prediction that one thread makes as fast as two
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
-
-# A mask of all of 80 million parameters is new memory, which takes up to a third of a second.
-PARAMETERS_AT_ONCE = 2**20
 
 _spare_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
@@ -172,7 +169,8 @@ class MLP:
         weights, biases = [], []
         for (n_in, n_out), activation in zip(self._layout.pairs, activations, strict=True):
             bound = np.sqrt((2.0 if activation == "logistic" else 6.0) / (n_in + n_out))
-            weights.append(rng.uniform(-bound, bound, (n_in, n_out)))
+            draw = functools.partial(_uniform, rng, bound)
+            weights.append(pieces.mapped(draw, np.broadcast_to(0.0, (n_in, n_out)), np.float64))
             biases.append(rng.uniform(-bound, bound, n_out))
         self._write(weights, biases)
 
@@ -246,7 +244,7 @@ class MLP:
 
     def snapshot(self) -> Array:
         """Return all parameters, for `restore`."""
-        return self._params.copy()
+        return pieces.copied(self._params)
 
     def restore(self, snapshot: Array) -> None:
         """Set all parameters to those of a snapshot of this network."""
@@ -254,8 +252,7 @@ class MLP:
 
     def is_finite(self) -> bool:
         """Whether all parameters are finite."""
-        parts = range(0, self._params.size, PARAMETERS_AT_ONCE)
-        return all(bool(np.isfinite(self._params[i : i + PARAMETERS_AT_ONCE]).all()) for i in parts)
+        return pieces.is_finite(self._params)
 
     @property
     def flat_parameters(self) -> Array:
@@ -355,7 +352,8 @@ class MLP:
             is_short = self._is_short(flops)
             n_threads = 1 if is_short else self._threads_for(flops, least=2)
             work = self._borrowed_forward(n_threads)
-            step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / max(1.0, flops))))  # no rows may want none
+            # No rows may want no operations.
+            step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / max(1.0, self._in_float32(flops)))))
             self._forward_in_calls(X, sparse, out, work, n_threads, step, is_short)
         self._spare_forward.append(work)
         return out.reshape(-1) if one else out
@@ -374,10 +372,11 @@ class MLP:
         self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, step: int,
         is_short: bool,
     ) -> None:  # fmt: skip
-        """Call the engine for `step` rows at a time, so that Ctrl-C need not wait long."""
-        code = self._code  # compiled before CPUs are held
-        for start in range(0, len(X), step):
-            rows = slice(start, start + step)
+        """Call the engine, first for `step` rows, often enough that Ctrl-C need not wait long."""
+        code, stop = self._code, 0  # compiled before CPUs are held
+        while stop < len(X):
+            start, stop = stop, min(len(X), stop + step)
+            rows, began = slice(start, stop), time.perf_counter()
             entries = None if sparse is None else sparse.addresses(start)
             arguments = (
                 n_threads, self._output_code, X[rows],
@@ -388,6 +387,7 @@ class MLP:
                 code(workers.ALONE, arguments)
             else:
                 workers.call_team(n_threads, code, arguments)
+            step = rows_of_next_call(stop - start, 1, time.perf_counter() - began)
 
     @functools.cached_property
     def _code(self) -> Any:
@@ -731,13 +731,13 @@ class MLP:
             raise ValueError(f"sample_weight must have shape ({n},), got {weight.shape}")
         with np.errstate(over="ignore"):
             weight = np.require(weight, self.dtype, ["C", "A"])
-        if not np.isfinite(weight).all():
+        if not pieces.is_finite(weight):
             raise ValueError(f"sample_weight must be finite in {self.dtype}, got NaN or infinity")
         with np.errstate(over="ignore"):
-            total = np.abs(weight).sum(dtype=np.float64)
+            total = sum(float(np.abs(weight[part]).sum(dtype=np.float64)) for part in pieces.parts(n))
         if total > 1 / np.finfo(self.dtype).tiny:  # losses are divided by it
             raise ValueError(f"sample_weight must be smaller, its sum is {total}; divide it by its mean")
-        smallest = np.abs(weight).min(where=weight != 0, initial=1)
+        smallest = min(np.abs(weight[part]).min(where=weight[part] != 0, initial=1) for part in pieces.parts(n))
         if smallest < np.finfo(self.dtype).tiny:
             raise ValueError(f"sample_weight must be 0 or at least {np.finfo(self.dtype).tiny}, got {smallest}")
         return flat(weight)
@@ -784,6 +784,10 @@ class MLP:
 
     def __repr__(self) -> str:
         return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
+
+
+def _uniform(rng: np.random.RandomState, bound: float, like: Array) -> Array:
+    return rng.uniform(-bound, bound, like.shape)
 
 
 def rows_of_next_call(rows: int, step: int, seconds: float) -> int:

@@ -1,11 +1,15 @@
-"""Rows of inputs as the kernels take them: a dense matrix, or the arrays of a CSR matrix. None of them is copied."""
+"""Rows of inputs as the kernels take them: a dense matrix, or the arrays of a CSR matrix; and the way there."""
 
+import copy
 import dataclasses
 import functools
 from typing import Any, NamedTuple, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+
+from fastnn import pieces
+from fastnn.kernels.listening import call_apart
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +38,22 @@ def is_plain(array: Any) -> TypeGuard[Array]:
 @functools.cache
 def _nothing(dtype: np.dtype[Any]) -> Array:
     return np.empty(0, dtype)
+
+
+def in_dtype(X: Any, dtype: npt.DTypeLike) -> Any:
+    """Return a C-contiguous or a CSR matrix in a dtype, without a copy of what can stay as it is."""
+    if isinstance(X, np.ndarray):
+        return pieces.converted(X, dtype)
+    twin = copy.copy(X)
+    twin.data = pieces.converted(X.data, dtype)
+    return twin
+
+
+def rows_of(X: Any, rows: Array) -> Any:
+    """Return some rows of an array or a CSR matrix, nothing of None."""
+    if X is None:
+        return None
+    return pieces.taken(X, rows) if isinstance(X, np.ndarray) else call_apart(X.__getitem__, rows)
 
 
 def check_range(name: str, values: Array, bound: int) -> None:
@@ -110,12 +130,15 @@ class Rows:
 
     def most_entries(self, n_rows: int, order: Array | None) -> int:
         """Return a bound of the entries of any `n_rows` rows in a row, whatever the order of the same rows."""
-        counts = np.diff(self.indptr)
-        if order is not None:
-            counts = counts[order]
-        if n_rows < counts.size:
-            counts = np.partition(counts, counts.size - n_rows)[-n_rows:]
-        return int(counts.sum())
+        n = len(self.indptr) - 1 if order is None else len(order)
+        largest = np.zeros(0, np.int64)
+        for part in pieces.parts(n):
+            ends = self.indptr[part.start + 1 : part.stop + 1] if order is None else self.indptr[order[part] + 1]
+            starts = self.indptr[part if order is None else order[part]]
+            largest = np.concatenate([largest, ends - starts])
+            if n_rows < largest.size:
+                largest = np.partition(largest, largest.size - n_rows)[-n_rows:]
+        return int(largest.sum())
 
 
 class Examples(NamedTuple):

@@ -7,10 +7,13 @@ needed.
 
 import _thread
 import atexit
+import contextlib
+import itertools
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -36,11 +39,14 @@ class Worker:
         self.crew = np.array([self.mailbox.ctypes.data])  # of a team of this worker and its caller
         self._serve = team.worker()
         self._thread = threading.Thread(target=self._work, name="fastnn worker", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
-        self.mailbox[team.SLEEPER] = self._thread.native_id
 
     def _work(self) -> None:
         """Serve as long as the process runs; the thread refers to its mailbox, whoever else does."""
+        self.mailbox[team.SLEEPER] = threading.get_native_id()
         self._serve(int(self.crew[0]))
 
     def tell_to_end(self) -> None:
@@ -49,8 +55,9 @@ class Worker:
         system.ring(int(self.mailbox[team.BELL]))
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of the thread."""
-        self._thread.join(seconds)
+        """Wait for the end of the thread, if Ctrl-C has let it start."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
 
 
 class Workers:
@@ -61,33 +68,48 @@ class Workers:
 
     def forget(self) -> None:
         """Start anew, as a forked child must, in which none of the threads is there."""
-        self._free: list[Worker] = []
+        self.free: list[Worker] = []
 
-    def take(self, n: int) -> list[Worker]:
-        """Return `n` workers, or as many as the system lets start."""
-        taken: list[Worker] = []
-        try:
-            while len(taken) < n:
-                try:
-                    taken.append(self._free.pop())
-                except IndexError:
-                    taken.append(Worker())
-        except RuntimeError:  # there can be no more threads
-            pass
-        return taken
+    def take(self, n: int, taken: list[Worker]) -> None:
+        """Add to `taken` until it has `n` workers, or as many as the system lets start.
 
-    def give_back(self, taken: list[Worker]) -> None:
-        """Leave workers to other teams."""
-        self._free += reversed(taken)
+        Whenever Ctrl-C can come, each worker with a thread is in `taken` or free: from one to the other it goes within
+        a call of C. To set them free again is a `free += taken`, between whose steps Python does not look for signals.
+        """
+        with contextlib.suppress(IndexError):
+            taken.extend(itertools.islice(iter(self.free.pop, None), n))
+        while len(taken) < n:
+            worker = Worker()
+            taken.append(worker)
+            try:
+                worker.start()
+            except RuntimeError:  # there can be no more threads
+                taken.remove(worker)
+                return
 
     def end(self) -> None:
         """End the threads: the interpreter would stop them within machine code when it ends."""
-        free, self._free = self._free, []
-        for worker in free:
-            worker.tell_to_end()
-        deadline = time.monotonic() + PATIENCE
-        for worker in free:
-            worker.join(max(0.0, deadline - time.monotonic()))
+        with _ctrl_c_can_wait():
+            free, self.free = self.free, []
+            for worker in free:
+                worker.tell_to_end()
+            deadline = time.monotonic() + PATIENCE
+            for worker in free:
+                worker.join(max(0.0, deadline - time.monotonic()))
+
+
+@contextlib.contextmanager
+def _ctrl_c_can_wait() -> Iterator[None]:
+    """Let Ctrl-C pass within a `with` block, which takes milliseconds, where the main thread enters it."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)  # to one that is ignored Python would object if it came just before
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 workers = Workers()
@@ -109,10 +131,10 @@ def call_team(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...]
         wanted = 1
     if wanted > 1:
         team.worker()  # compiled before CPUs are held
-    call = threading.Lock()
+    call, taken = threading.Lock(), list[Worker]()
     with call:
-        taken = workers.take(parallel.budget.take(wanted, call) - 1)
         try:
+            workers.take(parallel.budget.take(wanted, call) - 1, taken)
             crews = [worker.crew for worker in taken]
             crew = crews[0] if len(crews) == 1 else np.concatenate(crews or [ALONE])
             if state is None:
@@ -120,7 +142,7 @@ def call_team(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...]
             else:
                 call_and_listen(code, crew, arguments, state)
         finally:
-            workers.give_back(taken)
+            workers.free += taken[::-1]
 
 
 def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any, ...], state: Crew) -> None:

@@ -49,6 +49,7 @@ LAYERS = [
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
     {"atomic", "trees", "checks", "log", "plotting"},
+    {"pieces"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

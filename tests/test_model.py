@@ -12,9 +12,11 @@ import pytest
 import reference
 from helpers import (
     DTYPES,
+    TOLERANCE,
     assert_close,
     bits,
     check_against_reference,
+    expected_forward,
     expected_gradients,
     parameters64,
     problem,
@@ -24,8 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastnn
-from fastnn import MLP, model
-from fastnn.kernels import epoch
+from fastnn import MLP, model, pieces
+from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 
@@ -318,6 +320,21 @@ def test_calls_cut_short_for_ctrl_c_change_nothing(sizes, is_listened_to, monkey
     assert 1 < len(calls) <= 4 and (threading.main_thread() in calls) != is_listened_to
 
 
+def test_predictions_are_cut_for_ctrl_c_by_the_time_they_take(monkeypatch):
+    """The first of several calls has operations that take as long in one dtype as in the other."""
+    monkeypatch.setattr(model, "FLOPS_PER_THREAD", 1.0)  # no row is short
+    monkeypatch.setattr(model, "rows_of_next_call", lambda rows, step, seconds: 2 * rows)
+    calls = []
+    watch_calls(monkeypatch, forward, lambda code, crew, arguments: calls.append(arguments[2]) or code(crew, arguments))
+    for dtype, rows in (("float32", 20), ("float64", 10)):
+        net, X, _ = problem((6, 9, 4), 100, dtype=dtype)
+        monkeypatch.setattr(model, "FLOPS_PER_FORWARD", net._flops_of_forward(100) / 5)
+        calls.clear()
+        outputs = net.forward(X)
+        assert [len(call) for call in calls[:2]] == [rows, 2 * rows] and sum(map(len, calls)) == 100
+        assert_close([outputs], [expected_forward(net, X)], TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_ctrl_c_stops_within_a_batch(n_threads, ctrl_c_raises, monkeypatch):
     """A batch that takes a second and more is not finished, and what has been begun of it is left usable."""
@@ -381,10 +398,10 @@ def test_whether_many_parameters_are_finite_is_found_without_a_mask_of_them():
     tracemalloc.start()
     try:
         assert net.is_finite()
-        assert tracemalloc.get_traced_memory()[1] < 1.5 * model.PARAMETERS_AT_ONCE < net.flat_parameters.size / 2
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * pieces.ENTRIES_AT_ONCE < net.flat_parameters.size / 2
     finally:
         tracemalloc.stop()
-    for at in (0, model.PARAMETERS_AT_ONCE, net.flat_parameters.size - 1):
+    for at in (0, pieces.ENTRIES_AT_ONCE, net.flat_parameters.size - 1):
         for value in (np.nan, np.inf, -np.inf):
             before, net.flat_parameters[at] = net.flat_parameters[at], value
             assert not net.is_finite()

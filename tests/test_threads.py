@@ -20,7 +20,7 @@ from numba import types
 from pool_job import X, Y, train
 from scipy import sparse
 from sklearn.base import clone
-from subprocesses import run_script
+from subprocesses import run_script, started
 
 import fastnn
 from fastnn import model, parallel, workers
@@ -397,6 +397,57 @@ def test_whatever_ends_a_call_ends_what_it_holds(four, monkeypatch):
     assert len(errors) > 10
 
 
+def test_ctrl_c_loses_no_worker(monkeypatch):
+    """At each of the same moments: a thread that is lost is not told to end, and stopped within machine code."""
+    theirs, pool = set(threading.enumerate()), workers.Workers()
+    monkeypatch.setattr(workers, "workers", pool)
+    n_moments, n_errors = 0, 0
+    watched = workers.call_team.__code__, workers.Workers.take.__code__
+
+    def interrupt(frame, event, argument):
+        nonlocal n_moments
+        if event in ("call", "c_return") and frame.f_code in watched:
+            n_moments += 1
+            if n_moments == n_errors + 1:
+                raise KeyboardInterrupt
+
+    while True:
+        n_moments = 0
+        sys.setprofile(interrupt)
+        try:
+            workers.call_team(4, lambda crew, arguments: None, ())
+            break
+        except KeyboardInterrupt:
+            n_errors += 1
+        finally:
+            sys.setprofile(None)
+        assert {worker._thread for worker in pool.free} >= set(threading.enumerate()) - theirs
+        if n_errors % 2:
+            pool.end()  # the next has new ones to start
+    assert n_errors > 5
+    pool.end()
+    assert set(threading.enumerate()) <= theirs
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_while_the_workers_end(ctrl_c_raises):
+    """Nothing is printed, and they end all the same."""
+    script = """
+        import atexit, os, signal, threading
+        atexit.register(lambda: print(threading.active_count(), signal.getsignal(signal.SIGINT).__name__))
+        from fastnn import workers
+        join = workers.Worker.join
+        def interrupted(worker, seconds):
+            os.kill(os.getpid(), signal.SIGINT)
+            join(worker, seconds)
+        workers.Worker.join = interrupted
+        workers.call_team(4, lambda crew, arguments: None, ())
+    """
+    process = started(script)
+    assert process.communicate(timeout=300) == ("1 default_int_handler\n", "")
+    assert process.returncode == 0
+
+
 def test_short_calls_take_no_part(monkeypatch):
     """The prediction of a row has no time to wait."""
     monkeypatch.setattr(parallel.budget, "take", None)
@@ -483,16 +534,16 @@ def await_sleep(worker):
 
 def test_a_worker_that_sleeps_is_woken(meeting):
     meeting(2)
-    worker = workers.workers._free[-1]
+    worker = workers.workers.free[-1]
     await_sleep(worker)
     assert meeting(2) == [1, 1]
-    assert workers.workers._free[-1] is worker
+    assert workers.workers.free[-1] is worker
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell CPUs")
 def test_a_worker_that_was_woken_may_run_where_it_might_before(meeting):
     meeting(2)
-    worker = workers.workers._free[-1]
+    worker = workers.workers.free[-1]
     allowed = os.sched_getaffinity(worker.mailbox[team.SLEEPER])
     for _ in range(3):
         await_sleep(worker)
@@ -516,7 +567,7 @@ def test_teams_of_several_python_threads_have_workers_of_their_own(meeting):
     for caller in callers:
         caller.join()
     assert all(marks[0] == 1 and sum(marks) in (1, 2) for marks in found) and len(found) == 150
-    assert len(workers.workers._free) == len({int(worker.crew[0]) for worker in workers.workers._free})
+    assert len(workers.workers.free) == len({int(worker.crew[0]) for worker in workers.workers.free})
 
 
 def test_a_process_ends_at_once_and_its_workers_with_it():
@@ -548,7 +599,7 @@ def test_a_process_does_not_wait_for_each_of_many_workers_that_do_not_come(monke
 
     monkeypatch.setattr(time, "monotonic", lambda: now)
     lost = workers.Workers()
-    lost.give_back([Lost() for _ in range(100)])
+    lost.free += [Lost() for _ in range(100)]
     lost.end()
     assert now == workers.PATIENCE
 
@@ -743,7 +794,7 @@ def test_where_no_thread_can_be_started(teams, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     expected = train(n_jobs=1)
-    monkeypatch.setattr(workers.workers, "_free", [])
+    monkeypatch.setattr(workers.workers, "free", [])
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert train(n_jobs=3) == expected
 

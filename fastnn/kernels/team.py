@@ -182,7 +182,7 @@ def code_of(function: Any) -> Any:
             outer = ir.Function(builder.module, function_type, "fastnn_code")
             outer.linkage = "internal"
             outer.attributes.add("noinline")
-            # For some CPUs LLVM prefers half the width, with which an epoch of small networks took up to a fifth longer.
+            # For some CPUs LLVM prefers half the width, with which an epoch of small networks took a fifth longer.
             outer.attributes.update([f'"prefer-vector-width"="{SIMD_BITS}"'])
             context.call_conv.decorate_function(outer, ("thread", "arguments"), CALL)
             body = ir.IRBuilder(outer.append_basic_block())

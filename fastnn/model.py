@@ -37,7 +37,10 @@ ROWS_PER_READ = 6
 FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
 SECONDS_PER_CALL = 0.1
 FLOPS_PER_FORWARD = 1e10  # about as long
-MOST_ALONE = 1.5  # times `FLOPS_PER_THREAD`: a prediction that one thread makes as fast as two
+# Times `FLOPS_PER_THREAD`: a prediction that one thread makes as fast as two, one of which may be asleep.
+MOST_ALONE = 1.5
+# The same where both are awake: of few rows, in which the weights are read, and of more.
+LEAST_READ, LEAST_SHARED = 1.25, 0.6
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
@@ -48,7 +51,7 @@ _spare_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
     os.register_at_fork(after_in_child=_spare_lock._at_fork_reinit)  # type: ignore[attr-defined]
 _BUFFERS = (
-    "_layout", "_params", "_spare", "_spare_forward", "_code", "_most_alone", "_nothing", "_no_rows",
+    "_layout", "_params", "_spare", "_spare_forward", "_code", "_most_alone", "_most_short", "_nothing", "_no_rows",
 )  # fmt: skip
 MOST_SPARE = 16  # workspaces for prediction that are kept: so many Python threads predict at once without new ones
 _NO_SETTINGS = np.zeros(0)
@@ -310,11 +313,13 @@ class MLP:
         TypeError, ValueError
             If X or out is not as described; no kernel has run then.
         """
-        if type(X) is np.ndarray and X.dtype == self._dtype and X.flags.carray:  # quickly
+        if type(X) is np.ndarray and X.dtype == self._dtype and (flags := X.flags).c_contiguous and flags.aligned:
             if X.ndim == 2 and X.shape[1] == self._sizes[0]:
                 return self._forward(X, out, False)
             if X.shape == self._sizes[:1]:
                 return self._forward(X.reshape(1, -1), out, True)
+        if type(X) is np.memmap:  # whose rows are, too: to make each of them takes as long as to predict from it
+            return self.forward(X.view(np.ndarray), out)
         one = isinstance(X, np.ndarray) and X.ndim == 1
         rows = Rows.of(X.reshape(1, -1) if one else X, self.sizes[0], self.dtype)
         if not rows.sparse:
@@ -332,13 +337,16 @@ class MLP:
         else:
             self._check_out(out, n, one, X if sparse is None else sparse)
             out = out.reshape(1, -1) if one else out
-        if sparse is None and n <= self._most_alone:
+        is_short = sparse is None and n <= self._most_short
+        if is_short and (n <= self._most_alone or not workers.is_in_a_run()):
             try:  # as `_borrowed_forward`, without its call, which for one row took a fifteenth of the time
                 work = self._spare_forward.pop()
             except IndexError:
                 work = self._borrowed_forward(1)
-            self._code(workers.ALONE, (1, self._output_code, X, 0, work.layers, self._params, work.scratch, out,
-                                       work.team))  # fmt: skip
+            self._code(workers.ALONE, (1, X, 0, out, work.address))
+        elif is_short:
+            work = self._borrowed_forward(2)
+            workers.call_at_once(work.call, self._code, (2, X, 0, out, work.address))
         else:
             flops = self._flops_of_forward(n, sparse)
             is_short = self._is_short(flops)
@@ -356,7 +364,7 @@ class MLP:
         except IndexError:
             work = None
         if work is None or work.n_threads < n_threads:
-            work = ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
+            work = ForwardWorkspace(self._layout, self._activation_codes(), self._output_code, self._params, n_threads)
         return work
 
     def _forward_in_calls(
@@ -368,11 +376,7 @@ class MLP:
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
             entries = None if sparse is None else sparse.addresses(start)
-            arguments = (
-                n_threads, self._output_code, X[rows],
-                0 if entries is None else entries.ctypes.data, work.layers, self._params, work.scratch, out[rows],
-                work.team,
-            )  # fmt: skip
+            arguments = n_threads, X[rows], 0 if entries is None else entries.ctypes.data, out[rows], work.address
             if is_short:  # it ends before it would be counted
                 code(workers.ALONE, arguments)
             else:
@@ -400,9 +404,22 @@ class MLP:
 
     @functools.cached_property
     def _most_alone(self) -> int:
+        """Dense rows that a second thread, awake as it may be, would take longer to share."""
+        if forward.CAN_RAISE:
+            return self._most_short  # with bounds checks there is no other thread
+        return self._rows_within(LEAST_READ, LEAST_SHARED)
+
+    @functools.cached_property
+    def _most_short(self) -> int:
         """Dense rows whose prediction is short."""
-        rows = MOST_ALONE * FLOPS_PER_THREAD / self._in_float32(self._flops_of_forward(1) / ROWS_PER_READ)
-        return int(rows) if rows > ROWS_PER_READ else 0
+        return self._rows_within(MOST_ALONE, MOST_ALONE)
+
+    def _rows_within(self, few: float, many: float) -> int:
+        """Return how many rows take no more than so many times `FLOPS_PER_THREAD`, where they are few, or many."""
+        flops = self._in_float32(self._flops_of_forward(1))
+        if flops > few * FLOPS_PER_THREAD:
+            return 0
+        return max(ROWS_PER_READ, int(many * FLOPS_PER_THREAD / flops * ROWS_PER_READ))
 
     def _activation_codes(self) -> list[int]:
         return [ACTIVATIONS.index(name) for name in self._activations]
@@ -652,11 +669,12 @@ class MLP:
                 f" {', '.join(name for name, there in _layout_of(out) if not there)};"
                 f" use numpy.empty({expected}, {self._dtype.name!r})"
             )
-        if isinstance(X, Rows) or X is out or X.base is not None or out.base is not None:  # else each owns its memory
-            inputs = X.arrays if isinstance(X, Rows) else (X,)
-            for name, arrays in {"X": inputs, "the network's parameters": (self._params,)}.items():
-                if any(np.may_share_memory(array, out) for array in arrays):
-                    raise ValueError(f"out must not share memory with {name}, got a view of it; use another array")
+        owns = out.base is None  # its memory, which can then be that of its own views alone
+        inputs = X.arrays if isinstance(X, Rows) else () if owns and X.base is None and X is not out else (X,)
+        for array in inputs if owns else (*inputs, self._params):
+            if np.may_share_memory(array, out):
+                name = "the network's parameters" if array is self._params else "X"
+                raise ValueError(f"out must not share memory with {name}, got a view of it; use another array")
 
     def _checked_targets(self, y: Any, n: int) -> tuple[Array, Array]:
         """Return class indices and targets as the kernels take them, one of them empty."""

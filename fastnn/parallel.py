@@ -225,16 +225,33 @@ class Budget:
         """Return the number of threads that a call may now run until its lock is unlocked, its own included."""
         while True:
             with self._lock:
-                self._held = {other: n for other, n in self._held.items() if other.locked() and other is not call}
-                n = self._free(wanted) if self._held else wanted
-                self._held[call] = n
+                n = self._free(wanted, call)
+                self._hold(n, call)
                 if n:
-                    self.most = max(self.most, sum(self._held.values()))
                     return n
             time.sleep(LOOKS_APART)
 
-    def _free(self, wanted: int) -> int:
-        """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
+    def take_at_once(self, wanted: int, call: threading.Lock) -> bool:
+        """Whether a call may now run so many threads, as by `take`; if it may not, it holds nothing."""
+        if wanted > allowed_threads():
+            return False
+        with self._lock:
+            if len(self._held) == 1 and self._held.get(call) == wanted:  # as it was, and nobody came between
+                return True
+            is_free = self._free(wanted, call) == wanted
+            if is_free:
+                self._hold(wanted, call)
+            return is_free
+
+    def _hold(self, n: int, call: threading.Lock) -> None:
+        self._held[call] = n
+        self.most = max(self.most, sum(self._held.values()))
+
+    def _free(self, wanted: int, call: threading.Lock) -> int:
+        """Return how many of `wanted` threads may run beside what other calls hold; 0 if the caller is to wait."""
+        self._held = {other: n for other, n in self._held.items() if other.locked() and other is not call}
+        if not self._held:
+            return wanted
         n_waiting, running = list(self._held.values()).count(0), sum(self._held.values())
         if running >= allowed_threads() and running > len(self._held) - n_waiting:  # a team, which ends soon
             return 0

@@ -78,7 +78,7 @@ class Workers:
 
     def give_back(self, taken: list[Worker]) -> None:
         """Leave workers to other teams."""
-        self._free += reversed(taken)
+        self._free.extend(taken[::-1])
 
     def end(self) -> None:
         """End the threads: the interpreter would stop them within machine code when it ends."""
@@ -111,16 +111,54 @@ def call_team(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...]
         team.worker()  # compiled before CPUs are held
     call = threading.Lock()
     with call:
-        taken = workers.take(parallel.budget.take(wanted, call) - 1)
-        try:
-            crews = [worker.crew for worker in taken]
-            crew = crews[0] if len(crews) == 1 else np.concatenate(crews or [ALONE])
-            if state is None:
-                code(crew, arguments)
-            else:
-                call_and_listen(code, crew, arguments, state)
-        finally:
-            workers.give_back(taken)
+        _call(parallel.budget.take(wanted, call), code, arguments, state)
+
+
+# The run of short calls: the Python thread that makes them, when the last one began, and how many came before it.
+_run = 0, 0.0, 0
+# A run, to be worth a worker that stays awake: so many calls, so many seconds from one to the next at most. Where there
+# are several Python threads that predict, it is rare that none of them comes between so many of another's.
+LEAST_RUN, NEXT_OF_RUN = 16, 1e-4
+
+
+def is_in_a_run() -> bool:
+    """Whether a call of some microseconds that begins now may be worth another thread, by `call_at_once`.
+
+    That is so in a run of such calls by one Python thread: the worker is then awake, and nobody else's are held up.
+    """
+    global _run
+    last_thread, last_time, n = _run
+    this_thread, now = _thread.get_ident(), time.perf_counter()
+    n = n + 1 if now - last_time < NEXT_OF_RUN and this_thread == last_thread else 0
+    _run = this_thread, now, n
+    return n >= LEAST_RUN and parallel.get_num_threads() > 1
+
+
+def call_at_once(call: threading.Lock, code: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Call code(crew, arguments) with a crew of two threads, this one included, or alone where others have the CPUs."""
+    if not workers._free:
+        team.worker()  # compiled before CPUs are held
+    with call:
+        if parallel.budget.take_at_once(2, call):
+            _call(2, code, arguments)
+            return
+    code(ALONE, arguments)
+
+
+def _call(n: int, code: Callable[..., None], arguments: tuple[Any, ...], state: Crew | None = None) -> None:
+    """Call code(crew, arguments) with a crew of `n` threads, or as many as the system lets start."""
+    taken = workers.take(n - 1)
+    try:
+        if len(taken) == 1:
+            crew = taken[0].crew
+        else:
+            crew = np.concatenate([worker.crew for worker in taken] or [ALONE])
+        if state is None:
+            code(crew, arguments)
+        else:
+            call_and_listen(code, crew, arguments, state)
+    finally:
+        workers.give_back(taken)
 
 
 def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any, ...], state: Crew) -> None:

@@ -370,7 +370,35 @@ def test_what_a_call_holds_is_held_until_it_ends(four, monkeypatch):
     another.end()
 
 
-def test_whatever_ends_a_call_ends_what_it_holds(four, monkeypatch):
+def test_who_does_not_wait_takes_all_or_nothing(four):
+    mine, one, three = threading.Lock(), Other(four, 1), Other(four, 3)
+    assert one.has_taken() and three.has_taken()
+    with mine:
+        assert not four.take_at_once(2, mine)
+        three.end()
+        assert not four.take_at_once(4, mine) and mine not in four._held
+    for _ in range(2):  # the lock stands for one call after the other
+        with mine:
+            assert four.take_at_once(2, mine)
+            beside = Other(four, 2)
+            assert beside.has_taken() and beside.taken == 1
+        beside.end()
+    one.end()
+    with mine:
+        assert not four.take_at_once(5, mine)  # more than there are
+        assert four.take_at_once(2, mine) and four.take_at_once(2, mine)
+        assert list(four._held) == [mine]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda code: workers.call_team(4, code, ()),
+        lambda code: workers.call_at_once(threading.Lock(), code, ()),
+    ],
+    ids=["team", "at once"],
+)
+def test_whatever_ends_a_call_ends_what_it_holds(call, four, monkeypatch):
     """Ctrl-C at each of the moments that Python looks for it: as a function begins, or one of C has returned."""
     monkeypatch.setattr(parallel, "budget", four)
     monkeypatch.setattr(parallel, "LOOKS_APART", 1000.0)  # who waits in vain stays
@@ -387,7 +415,7 @@ def test_whatever_ends_a_call_ends_what_it_holds(four, monkeypatch):
         n_moments = 0
         sys.setprofile(interrupt)
         try:
-            workers.call_team(4, lambda crew, arguments: None, ())
+            call(lambda crew, arguments: None)
             break
         except KeyboardInterrupt as error:
             errors.append(error)  # with its traceback, which keeps all frames
@@ -431,6 +459,55 @@ def test_a_call_in_a_team_ends_before_the_next_begins(teams):
     assert found == [expected] * 4
     assert parallel.budget.most <= max(parallel.allowed_threads(), 4)
     assert not any(call.locked() for call in parallel.budget._held)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock, to be set, by which no short call has been made before."""
+    at = [100.0]
+    monkeypatch.setattr(workers, "_run", (0, 0.0, 0))
+    monkeypatch.setattr(time, "perf_counter", lambda: at[0])
+    return at
+
+
+def test_a_run_is_of_one_python_thread_without_pauses(clock):
+    def calls(n):
+        return [workers.is_in_a_run() for _ in range(n)]
+
+    with fastnn.threads(2):
+        whole = [False] * workers.LEAST_RUN + [True]
+        assert calls(len(whole)) == whole
+        clock[0] += workers.NEXT_OF_RUN / 2
+        assert calls(1) == [True]
+        clock[0] += workers.NEXT_OF_RUN * 2
+        assert calls(len(whole)) == whole
+        another = threading.Thread(target=calls, args=[1])
+        another.start()
+        another.join()
+        assert calls(len(whole)) == whole
+    with fastnn.threads(1):
+        assert calls(1) == [False]
+
+
+def test_a_run_of_short_calls_has_a_second_thread_where_one_is_free(clock, four, monkeypatch):
+    monkeypatch.setattr(parallel, "budget", four)
+    crews, call = [], workers._call
+    monkeypatch.setattr(workers, "_call", lambda n, *rest: crews.append(n) or call(n, *rest))
+    net, x = fastnn.MLP((784, 256, 128, 10), random_state=0), np.ones((1, 784), "float32")
+    with fastnn.threads(2):
+        found = [net.forward(x) for _ in range(workers.LEAST_RUN)]
+        assert crews == []
+        found += [net.forward(x), net.forward(x[0]).reshape(1, -1), net.forward(x, np.empty((1, 10), "float32"))]
+        assert crews == [2, 2, 2]
+        assert not any(held.locked() for held in four._held)
+        other = Other(four, 4)
+        assert other.has_taken()
+        found.append(net.forward(x))  # and does not wait
+        assert crews == [2, 2, 2]
+        other.end()
+        fastnn.MLP((64, 64, 10)).forward(x[:, :64].copy())  # not worth it
+        assert crews == [2, 2, 2]
+    assert all(np.array_equal(out, found[0]) for out in found)
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------

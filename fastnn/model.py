@@ -90,16 +90,22 @@ class Parameters(list[Array]):
     As long as the network is deep: what would change the length raises TypeError.
     """
 
-    def __init__(self, values: list[Array], write: Callable[[int, Array], None]) -> None:
+    def __init__(self, name: str, values: list[Array], write: Callable[[int, Array], None]) -> None:
         for value in values:
             value.flags.writeable = False
         super().__init__(values)
-        self._write = write
+        self._name, self._write = name, write
 
     def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
         if isinstance(index, slice):
             self._refuse()
-        layer = range(len(self))[index]
+        try:
+            layer = range(len(self))[index]
+        except (IndexError, TypeError) as error:
+            raise type(error)(
+                f"{self._name} must be assigned to by an integer from 0 to {len(self) - 1}, a layer, or from"
+                f" {-len(self)} to -1, got {self._name}[{index!r}]"
+            ) from None
         self._write(layer, value)
         stored = np.array(value, self[layer].dtype)
         stored.flags.writeable = False
@@ -202,7 +208,8 @@ class MLP:
     @property
     def weights(self) -> list[Array]:
         """Copies of the weights, one (n_in, n_out) array per layer; assign the list or an item of it to set them."""
-        return Parameters([self._layout.unpack(self._params, layer)[:-1] for layer in self._range], self._set_weights)
+        weights = [self._layout.unpack(self._params, layer)[:-1] for layer in self._range]
+        return Parameters("weights", weights, self._set_weights)
 
     @weights.setter
     def weights(self, values: Sequence[npt.ArrayLike]) -> None:
@@ -211,7 +218,8 @@ class MLP:
     @property
     def biases(self) -> list[Array]:
         """Copies of the biases, one (n_out,) array per layer; assign the list or an item of it to set them."""
-        return Parameters([self._layout.unpack(self._params, layer)[-1] for layer in self._range], self._set_biases)
+        biases = [self._layout.unpack(self._params, layer)[-1] for layer in self._range]
+        return Parameters("biases", biases, self._set_biases)
 
     @biases.setter
     def biases(self, values: Sequence[npt.ArrayLike]) -> None:

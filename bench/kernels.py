@@ -100,6 +100,29 @@ class Products(BestOf):
         self.best(lambda: self.gradient(*arguments))
 
 
+class Prediction(BestOf):
+    """The kernel of prediction, of one row on one thread, by its compiled entry point alone."""
+
+    params = (["64-64-10", "784-256-128-10"], DTYPES)
+    param_names = ("net", "dtype")
+
+    def setup(self, net, dtype):
+        from bench.suite import network, rows
+        from fastnn import workers
+
+        model, (X, _) = network(net, dtype), rows(net, dtype, 1)
+        out = model.forward(X)
+        work = model._borrowed_forward(1)
+        self.run = lambda: model._code(workers.ALONE, (1, X, 0, out, work.address))
+
+    def time_one_row(self, net, dtype):
+        self.best(self.repeated)
+
+    def repeated(self):
+        for _ in range(REPEATS):
+            self.run()
+
+
 class Elementwise(BestOf):
     """A thousand elements: four arrays of them stay in the first-level cache."""
 

@@ -260,12 +260,16 @@ class Workspace:
 class ForwardWorkspace:
     """The buffers and plans of one network for prediction on up to `n_threads` threads."""
 
-    def __init__(self, layout: Layout, activations: list[int], n_threads: int) -> None:
+    def __init__(self, layout: Layout, activations: list[int], output: int, params: Array, n_threads: int) -> None:
         self.n_threads = n_threads
-        self.layers = np.zeros((len(layout.pairs), P.N_LAYER_FIELDS), np.int64)
-        self.layers[:, [P.N_IN, P.N_OUT]] = layout.pairs
-        self.layers[:, P.WEIGHTS] = layout.weight_offsets[:-1]
-        self.layers[:-1, P.ACTIVATION] = activations
-        ld = forward.leading_dimension_of.py_func(self.layers, layout.lanes)
-        self.scratch = empty(n_threads * forward.scratch_size.py_func(ld), layout.dtype)
-        self.team = empty(state_size(n_threads), np.int64)
+        layers = np.zeros((len(layout.pairs), P.N_LAYER_FIELDS), np.int64)
+        layers[:, [P.N_IN, P.N_OUT]] = layout.pairs
+        layers[:, P.WEIGHTS] = layout.weight_offsets[:-1]
+        layers[:-1, P.ACTIVATION] = activations
+        ld = forward.leading_dimension_of.py_func(layers.reshape(-1), layout.lanes)
+        scratch = empty(n_threads * forward.scratch_size.py_func(ld), layout.dtype)
+        state = empty(state_size(n_threads), np.int64)
+        self._arrays = layers, params, scratch, state
+        fields = [output, *(field for array in self._arrays for field in (array.ctypes.data, array.size))]
+        self._fields = np.array(fields, np.int64)
+        self.address = self._fields.ctypes.data  # of all that the kernel takes for the network

@@ -86,16 +86,22 @@ class Parameters(list[Array]):
     As long as the network is deep: what would change the length raises TypeError.
     """
 
-    def __init__(self, values: list[Array], write: Callable[[int, Array], None]) -> None:
+    def __init__(self, name: str, values: list[Array], write: Callable[[int, Array], None]) -> None:
         for value in values:
             value.flags.writeable = False
         super().__init__(values)
-        self._write = write
+        self._name, self._write = name, write
 
     def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
         if isinstance(index, slice):
             self._refuse()
-        layer = range(len(self))[index]
+        try:
+            layer = range(len(self))[index]
+        except (IndexError, TypeError) as error:
+            raise type(error)(
+                f"{self._name} must be assigned to by an integer from 0 to {len(self) - 1}, a layer, or from"
+                f" {-len(self)} to -1, got {self._name}[{index!r}]"
+            ) from None
         self._write(layer, value)
         stored = np.array(value, self[layer].dtype)
         stored.flags.writeable = False
@@ -199,7 +205,8 @@ class MLP:
     @property
     def weights(self) -> list[Array]:
         """Copies of the weights, one (n_in, n_out) array per layer; assign the list or an item of it to set them."""
-        return Parameters([self._layout.unpack(self._params, layer)[:-1] for layer in self._range], self._set_weights)
+        weights = [self._layout.unpack(self._params, layer)[:-1] for layer in self._range]
+        return Parameters("weights", weights, self._set_weights)
 
     @weights.setter
     def weights(self, values: Sequence[npt.ArrayLike]) -> None:
@@ -208,7 +215,8 @@ class MLP:
     @property
     def biases(self) -> list[Array]:
         """Copies of the biases, one (n_out,) array per layer; assign the list or an item of it to set them."""
-        return Parameters([self._layout.unpack(self._params, layer)[-1] for layer in self._range], self._set_biases)
+        biases = [self._layout.unpack(self._params, layer)[-1] for layer in self._range]
+        return Parameters("biases", biases, self._set_biases)
 
     @biases.setter
     def biases(self, values: Sequence[npt.ArrayLike]) -> None:
@@ -318,11 +326,13 @@ class MLP:
         TypeError, ValueError
             If X or out is not as described; no kernel has run then.
         """
-        if type(X) is np.ndarray and X.dtype == self._dtype and X.flags.carray:  # quickly
+        if type(X) is np.ndarray and X.dtype == self._dtype and (flags := X.flags).c_contiguous and flags.aligned:
             if X.ndim == 2 and X.shape[1] == self._sizes[0]:
                 return self._forward(X, out, False)
             if X.shape == self._sizes[:1]:
                 return self._forward(X.reshape(1, -1), out, True)
+        if type(X) is np.memmap:  # whose rows are, too: to make each of them takes as long as to predict from it
+            return self.forward(X.view(np.ndarray), out)
         one = isinstance(X, np.ndarray) and X.ndim == 1
         rows = Rows.of(X.reshape(1, -1) if one else X, self.sizes[0], self.dtype)
         if not rows.sparse:
@@ -345,8 +355,7 @@ class MLP:
                 work = self._spare_forward.pop()
             except IndexError:
                 work = self._borrowed_forward(1)
-            self._code(workers.ALONE, (1, self._output_code, X, 0, work.layers, self._params, work.scratch, out,
-                                       work.team))  # fmt: skip
+            self._code(workers.ALONE, (1, X, 0, out, work.address))
         else:
             flops = self._flops_of_forward(n, sparse)
             is_short = self._is_short(flops)
@@ -365,7 +374,7 @@ class MLP:
         except IndexError:
             work = None
         if work is None or work.n_threads < n_threads:
-            work = ForwardWorkspace(self._layout, self._activation_codes(), n_threads)
+            work = ForwardWorkspace(self._layout, self._activation_codes(), self._output_code, self._params, n_threads)
         return work
 
     def _forward_in_calls(
@@ -378,11 +387,7 @@ class MLP:
             start, stop = stop, min(len(X), stop + step)
             rows, began = slice(start, stop), time.perf_counter()
             entries = None if sparse is None else sparse.addresses(start)
-            arguments = (
-                n_threads, self._output_code, X[rows],
-                0 if entries is None else entries.ctypes.data, work.layers, self._params, work.scratch, out[rows],
-                work.team,
-            )  # fmt: skip
+            arguments = n_threads, X[rows], 0 if entries is None else entries.ctypes.data, out[rows], work.address
             if is_short:  # it ends before it would be counted
                 code(workers.ALONE, arguments)
             else:
@@ -694,11 +699,12 @@ class MLP:
                 f" {', '.join(name for name, there in _layout_of(out) if not there)};"
                 f" use numpy.empty({expected}, {self._dtype.name!r})"
             )
-        if isinstance(X, Rows) or X is out or X.base is not None or out.base is not None:  # else each owns its memory
-            inputs = X.arrays if isinstance(X, Rows) else (X,)
-            for name, arrays in {"X": inputs, "the network's parameters": (self._params,)}.items():
-                if any(np.may_share_memory(array, out) for array in arrays):
-                    raise ValueError(f"out must not share memory with {name}, got a view of it; use another array")
+        owns = out.base is None  # its memory, which can then be that of its own views alone
+        inputs = X.arrays if isinstance(X, Rows) else () if owns and X.base is None and X is not out else (X,)
+        for array in inputs if owns else (*inputs, self._params):
+            if np.may_share_memory(array, out):
+                name = "the network's parameters" if array is self._params else "X"
+                raise ValueError(f"out must not share memory with {name}, got a view of it; use another array")
 
     def _checked_targets(self, y: Any, n: int) -> tuple[Array, Array]:
         """Return class indices and targets as the kernels take them, one of them empty."""

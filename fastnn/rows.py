@@ -84,7 +84,8 @@ class Rows:
         if getattr(X, "format", None) == "csr":
             return cls._of_csr(X, n_columns, dtype)
         if not is_plain(X):
-            advice = "X.tocsr()" if hasattr(X, "tocsr") else "numpy.asarray"
+            masked = isinstance(X, np.ma.MaskedArray)
+            advice = "X.tocsr()" if hasattr(X, "tocsr") else "X.filled(value)" if masked else "numpy.asarray(X)"
             raise TypeError(f"X must be a plain NumPy array or a CSR matrix, got {type(X).__name__}; use {advice}")
         _check_kind(X.dtype, X.shape, n_columns, dtype)
         if not X.flags.c_contiguous or not X.flags.aligned:
@@ -160,8 +161,10 @@ def _check_kind(found: np.dtype[Any], shape: tuple[int, ...], n_columns: int, dt
 def _checked_part(X: Any, name: str) -> Array:
     """Return an array of a CSR matrix."""
     array = getattr(X, name, None)
-    if not is_plain(array) or array.ndim != 1:
-        raise TypeError(f"X.{name} must be a NumPy array of one dimension, got {type(array).__name__}")
+    if not is_plain(array):
+        raise TypeError(f"X.{name} must be a NumPy array, got {type(array).__name__}; use numpy.asarray(X.{name})")
+    if array.ndim != 1:
+        raise ValueError(f"X.{name} must have one dimension, got shape {array.shape}; use X.{name}.ravel()")
     if name != "data" and array.dtype.kind not in "iu":
         raise TypeError(f"X.{name} must be integers, got dtype {array.dtype}")
     return array

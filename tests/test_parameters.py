@@ -81,8 +81,10 @@ def test_item_of_a_wrong_shape_or_place(name):
     before = bits(net)
     with pytest.raises(ValueError, match=name):
         getattr(net, name)[0] = np.zeros((9, 9))
-    with pytest.raises(IndexError):
-        getattr(net, name)[2] = np.zeros((9, 9))
+    for index, error in ((2, IndexError), (-3, IndexError), ("0", TypeError), (0.0, TypeError)):
+        message = rf"{name} must be assigned to by an integer from 0 to 1, .*, got {name}\[{index!r}\]"
+        with pytest.raises(error, match=message):
+            getattr(net, name)[index] = np.zeros((9, 9))
     assert bits(net) == before
 
 

@@ -196,6 +196,20 @@ def test_any_form_gives_the_same_bits(name):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (np.ones((1, 3)), ValueError, r"X\.data must have one dimension, got shape \(1, 3\); use X\.data\.ravel"),
+        ([1.0] * 3, TypeError, r"X\.data must be a NumPy array, got list; use numpy\.asarray\(X\.data\)"),
+    ],
+)
+def test_entries_of_another_kind_are_refused(data, error, message):
+    X = sparse.csr_matrix(np.eye(3))
+    X.data = data
+    with pytest.raises(error, match=message):
+        network((3, 2)).forward(X)
+
+
 def test_nan_reaches_its_own_row_alone():
     X = csr(40, 65, density=0.9)
     rows = np.flatnonzero(np.diff(X.indptr))

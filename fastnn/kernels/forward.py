@@ -14,7 +14,7 @@ from numba import types
 from fastnn.kernels.activations import IDENTITY, RELU, activation_forward
 from fastnn.kernels.jit import jit
 from fastnn.kernels.losses import SOFTMAX, output_forward
-from fastnn.kernels.plan import ACTIVATION, N_IN, N_OUT, WEIGHTS
+from fastnn.kernels.plan import ACTIVATION, N_IN, N_LAYER_FIELDS, N_OUT, WEIGHTS
 from fastnn.kernels.products import panel_width, round_up
 from fastnn.kernels.simd import (
     block_height,
@@ -47,14 +47,16 @@ MOST_SLICES, BLOCKS_PER_SLICE = 4, 4
 # hand it to each other take longer. A row stands for some parameters more.
 HELD, PER_ROW = 200_000, 1_000
 CAN_RAISE = bool(numba.config.BOUNDSCHECK)
+# What a call has beside its rows: the code of the output function, and the address and the elements of each buffer.
+OUTPUT, LAYERS, PARAMS, SCRATCH, STATE, N_FIELDS = 0, 1, 3, 5, 7, 9
 
 
 @jit
 def leading_dimension_of(layers, lanes):
     """Distance of the rows of activations: room for the widest layer, and odd in cache lines."""
     widest = 0
-    for l in range(layers.shape[0]):
-        widest = max(widest, layers[l, N_OUT])
+    for at in range(0, layers.size, N_LAYER_FIELDS):
+        widest = max(widest, layers[at + N_OUT])
     return (widest // (2 * lanes) + 1) * 2 * lanes + lanes
 
 
@@ -154,16 +156,22 @@ def write_outputs(output, z, z_at, ld, n_rows, n_out, work_at, out, first):
 
 
 @jit
-def run_forward(thread, n_threads, output, X, entries, layers, params, scratch, out, state):
+def run_forward(thread, n_threads, X, entries, out, network):
     """One thread's way through all the layers.
 
     The rows are those of X or, where `entries` is not 0, those of a CSR matrix: the addresses of its `data`, `indices`
-    and `indptr` stand there, since three arrays more would cost a call for one row a tenth of its time. Each thread has
-    `scratch_size` elements of scratch.
+    and `indptr` stand there. At the address `network` stand `N_FIELDS` integers, see `OUTPUT`. Each array that were an
+    argument would cost a call for one row some hundredths of its time. Each thread has `scratch_size` elements of
+    scratch.
     """
     subnormals = flush_subnormals()
-    n_rows, n_layers, lanes = out.shape[0], layers.shape[0], lanes_of(params)
-    n_out, ld = layers[n_layers - 1, N_OUT], leading_dimension_of(layers, lanes)
+    fields = array_at(network, N_FIELDS, np.int64)
+    layers = array_at(fields[LAYERS], fields[LAYERS + 1], np.int64)
+    params = array_at(fields[PARAMS], fields[PARAMS + 1], out.dtype)
+    scratch = array_at(fields[SCRATCH], fields[SCRATCH + 1], out.dtype)
+    state = array_at(fields[STATE], fields[STATE + 1], np.int64)
+    n_rows, n_layers, lanes = out.shape[0], layers.size // N_LAYER_FIELDS, lanes_of(params)
+    n_out, ld = out.shape[1], leading_dimension_of(layers, lanes)
     # Slices of the rows, or, of a few rows, parts of each layer.
     n_parts = n_threads if n_rows <= BLOCK_ROWS else 1
     n_slices, n_own, base = 1, 1, 0
@@ -175,10 +183,10 @@ def run_forward(thread, n_threads, output, X, entries, layers, params, scratch, 
         high = n_rows * (number + 1) // n_slices
         for first in range(n_rows * number // n_slices, high, BLOCK_ROWS):
             n = min(BLOCK_ROWS, high - first)
-            a, lda, z_at = view(X, 0, X.size), layers[0, N_IN], base
+            a, lda, z_at = view(X, 0, X.size), layers[N_IN], base
             a_at, following = first * lda, base + BLOCK_ROWS * ld
             for l in range(n_layers):
-                layer = layers[l]
+                layer = view(layers, l * N_LAYER_FIELDS, N_LAYER_FIELDS)
                 code = layer[ACTIVATION] if l + 1 < n_layers else IDENTITY
                 n_panels = count_panels(layer[N_OUT], lanes)
                 phase, last = phase + 1, n_parts == 1
@@ -190,7 +198,7 @@ def run_forward(thread, n_threads, output, X, entries, layers, params, scratch, 
                         last = finish_slice(state, n_parts, phase)
                     part = next_slice(state, thread, n_parts, phase) if n_parts > 1 else -1
                 if last and l + 1 == n_layers:
-                    write_outputs(output, scratch, z_at, ld, n, n_out, base + 2 * BLOCK_ROWS * ld, out, first)
+                    write_outputs(fields[OUTPUT], scratch, z_at, ld, n, n_out, base + 2 * BLOCK_ROWS * ld, out, first)
                 if n_parts > 1:
                     if last:
                         complete(state, phase)
@@ -202,10 +210,9 @@ def run_forward(thread, n_threads, output, X, entries, layers, params, scratch, 
 
 def argument_types(real: Any) -> list[Any]:
     """Types of the arguments of `run_forward` after the thread, for a network of numbers of type `real`."""
-    vector, whole = (types.Array(kind, 1, "C") for kind in (real, types.int64))
-    matrix, table = (types.Array(kind, 2, "C") for kind in (real, types.int64))
-    i = types.int64
-    return [i, i, matrix, i, table, vector, vector, matrix, whole]
+    i, out = types.int64, types.Array(real, 2, "C")
+    rows = types.Array(real, 2, "C", readonly=True)  # which takes arrays that are writeable, too
+    return [i, rows, i, out, i]
 
 
 _code = code_of(run_forward)
@@ -213,10 +220,13 @@ _code = code_of(run_forward)
 
 def start(crew, arguments):
     """Call run_forward(thread, *arguments) in this thread and in those of the crew."""
-    layers, params, out, state = arguments[4], arguments[5], arguments[7], arguments[8]
-    for i in range(state.size if arguments[0] > 1 else 0):
+    n_threads, _, _, out, network = arguments
+    fields = array_at(network, N_FIELDS, np.int64)
+    state = array_at(fields[STATE], fields[STATE + 1], np.int64)
+    for i in range(state.size if n_threads > 1 else 0):
         state[i] = 0
-    held, interpreter = CAN_RAISE or (params.size + PER_ROW) * (out.shape[0] + layers.shape[0]) <= HELD, 0
+    size = (fields[PARAMS + 1] + PER_ROW) * (out.shape[0] + fields[LAYERS + 1] // N_LAYER_FIELDS)
+    held, interpreter = CAN_RAISE or size <= HELD, 0
     if not held:
         interpreter = release_gil()
     call_team(crew, _code(arguments), address_of(arguments))

@@ -34,7 +34,7 @@ MOST_THREADS_PER_CORE = 4
 ROWS_PER_READ = 6
 # Operations of the first of several compiled calls, some hundredths of a second, where a step stands for some beside
 # those of its products, and so does a row. Between calls Python sees Ctrl-C; how long the first took sets the others.
-FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
+FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 1500
 FLOPS_BESIDE_ENTRY = 1000  # of a sparse row
 SECONDS_PER_CALL = 0.1
 FLOPS_PER_FORWARD = 2e9  # of the first call of a prediction, in float32

@@ -36,7 +36,8 @@ MOST_THREADS_PER_CORE = 4
 ROWS_PER_READ = 6
 # Operations of the first of several compiled calls, some hundredths of a second, where a step stands for some beside
 # those of its products, and so does a row. Between calls Python sees Ctrl-C; how long the first took sets the others.
-FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 500
+FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 1500
+FLOPS_BESIDE_ENTRY = 1000  # of a sparse row
 SECONDS_PER_CALL = 0.1
 FLOPS_PER_FORWARD = 2e9  # of the first call of a prediction, in float32
 MOST_ALONE = 1.5  # times `FLOPS_PER_THREAD`: a prediction that one thread makes as fast as two
@@ -533,7 +534,7 @@ class MLP:
     def epochs_per_call(self, examples: Examples, n_rows: int, batch_size: int) -> int:
         """How many epochs of so many rows go into one call of `train` before Python wants to be asked again."""
         flops = self._flops_of_step(examples.rows, n_rows)
-        flops += -(-n_rows // batch_size) * FLOPS_BESIDE_STEP + n_rows * FLOPS_BESIDE_ROW
+        flops += -(-n_rows // batch_size) * FLOPS_BESIDE_STEP + n_rows * _flops_beside_row(examples.rows)
         return max(1, int(min(FLOPS_PER_EPOCHS / flops, ROWS_PER_EPOCHS / n_rows)))
 
     def train_part(
@@ -582,7 +583,7 @@ class MLP:
     ) -> None:
         """Train on the rows [first, n_rows) in calls of the engine short enough that Ctrl-C need not wait long."""
         flops = self._flops_of_step(examples.rows, batch_size)
-        flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + FLOPS_BESIDE_ROW
+        flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + _flops_beside_row(examples.rows)
         call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / batch_size)) * batch_size
         stop = first
         with self._engine(examples, n_rows, batch_size, alpha, epochs, order, optimizer) as run:
@@ -790,6 +791,10 @@ class MLP:
 
     def __repr__(self) -> str:
         return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
+
+
+def _flops_beside_row(X: Rows) -> float:
+    return FLOPS_BESIDE_ROW + (FLOPS_BESIDE_ENTRY * X.width if X.sparse else 0)
 
 
 def _uniform(rng: np.random.RandomState, bound: float, like: Array) -> Array:

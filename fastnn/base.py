@@ -314,8 +314,9 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         X = in_dtype(X, net.dtype)
         rows, plateau = None, self._loss_plateau()
         if self.early_stopping:
-            rows, held_out = validation_split(
-                X.shape[0], self._strata(targets), self.validation_fraction, random_state
+            strata = self._strata(targets)
+            rows, held_out = call_apart(
+                validation_split, X.shape[0], strata, self.validation_fraction, random_state
             )  # fmt: skip
             plateau = self._score_plateau(net, *(rows_of(each, held_out) for each in (X, targets, sample_weight)))
         # Each fit begins with a new optimizer; partial_fit goes on with the one there is, whatever the parameters say.

@@ -1,5 +1,7 @@
 """What is done to large arrays in pieces: the same as at once, and Ctrl-C between two of them."""
 
+import threading
+
 import numpy as np
 import pytest
 from helpers import csr
@@ -101,14 +103,17 @@ def test_ctrl_c_between_two_pieces_of_the_rows(solver, early_stopping, small_pie
 
 
 def test_ctrl_c_while_the_validation_rows_are_drawn(monkeypatch):
-    """A new model has no epoch behind it, and all that others look at."""
+    """A new model has no epoch behind it, and all that others look at; the thread that Ctrl-C comes to only waits."""
+    drawers = []
 
     def interrupted(*arguments):
+        drawers.append(threading.current_thread())
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fastnn.base.validation_split", interrupted)
     X, y = np.random.default_rng(0).random((60, 3)), np.arange(60) % 3
     with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
         model = MLPClassifier((4,), early_stopping=True).fit(X, y)
+    assert drawers and threading.main_thread() not in drawers
     assert (model.n_iter_, model.loss_curve_, model.validation_scores_) == (0, [], [])
     assert np.isnan(model.loss_) and np.isfinite(model.predict_proba(X)).all()

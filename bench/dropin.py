@@ -247,6 +247,10 @@ def repeat(call, times):
 # -- timing -----------------------------------------------------------------------------------------------------------
 
 
+class DifferentError(Exception):
+    """The libraries did not do the same: no gain is to come from doing less."""
+
+
 def compare(job, options):
     """Return the times of each library, in the job's unit."""
     works = job.prepare(options)
@@ -260,14 +264,20 @@ def compare(job, options):
 
 
 def check_same(job, found):
-    """Refuse a comparison of libraries that do not do the same, so that no gain comes from doing less."""
+    """Refuse a comparison of libraries that do not do the same.
+
+    Raises
+    ------
+    DifferentError
+        With what differs.
+    """
     from numpy.testing import assert_allclose
 
     for what, theirs in found["scikit-learn"].items():
         try:
             assert_allclose(found["fastnn"][what], theirs, rtol=job.rtol, err_msg=what)
         except AssertionError as error:
-            raise SystemExit(f"{job.title}: the libraries did not do the same\n{error}") from None
+            raise DifferentError(f"the libraries did not do the same: {what}\n{error}") from None
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
@@ -318,6 +328,8 @@ def main():
     warnings.simplefilter("ignore", ConvergenceWarning)  # training stops after a number of epochs on purpose
     stored = measure(options)
     provenance.publish(stored, render(stored), options)
+    if any("error" in found for found in stored["results"].values()):
+        raise SystemExit(1)
 
 
 def measure(options):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from sklearn import get_config
+from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, column_or_1d
@@ -33,7 +33,8 @@ from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.listening import call_apart
 from fastnn.kernels.optimizers import SGD, Adam
-from fastnn.model import MLP
+from fastnn.kernels.shuffle import ROWS_AT_ONCE
+from fastnn.model import MLP, Losses
 from fastnn.rows import in_dtype, rows_of
 from fastnn.splitting import validation_split
 from fastnn.training import (
@@ -299,7 +300,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         self.loss_ = np.nan
         self.discard_optimizer()
         if self.solver in STOCHASTIC_SOLVERS:
-            self.loss_curve_, self.history_, self._no_improvement_count = [], {}, 0
+            self.loss_curve_, self._no_improvement_count, self.history_ = [], 0, {}
+            self.history_ = self._history()
             self.best_loss_ = None if self.early_stopping else np.inf
             self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
@@ -314,10 +316,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         X = in_dtype(X, net.dtype)
         rows, plateau = None, self._loss_plateau()
         if self.early_stopping:
-            strata = self._strata(targets)
-            rows, held_out = call_apart(
-                validation_split, X.shape[0], strata, self.validation_fraction, random_state
-            )  # fmt: skip
+            rows, held_out = self._split(X.shape[0], self._strata(targets), random_state)
             plateau = self._score_plateau(net, *(rows_of(each, held_out) for each in (X, targets, sample_weight)))
         # Each fit begins with a new optimizer; partial_fit goes on with the one there is, whatever the parameters say.
         kept = self._kept_optimizer(net) if incremental else None
@@ -348,6 +347,21 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
                                    training.optimizer.learning_rate)  # fmt: skip
             self._refuse_diverged(training, causes)
         self._warn_of(outcome, incremental)
+
+    def _split(self, n_rows: int, strata: Array | None, random_state: np.random.RandomState) -> tuple[Array, Array]:
+        """Return the rows to train on and to validate on; of many, Ctrl-C need not wait until they are drawn."""
+        if n_rows <= ROWS_AT_ONCE:
+            return validation_split(n_rows, strata, self.validation_fraction, random_state)
+        settings, draws = get_config(), np.random.RandomState()  # what is cut off draws on, but not from the caller's
+        draws.set_state(random_state.get_state(legacy=False))
+
+        def split() -> tuple[Array, Array]:
+            with config_context(**settings):  # which each thread has for itself
+                return validation_split(n_rows, strata, self.validation_fraction, draws)
+
+        parts: tuple[Array, Array] = call_apart(split)
+        random_state.set_state(draws.get_state(legacy=False))
+        return parts
 
     def _history(self) -> dict[str, list[float]]:
         """Return the history of the fits before that this one goes on with; its losses are `loss_curve_` itself."""
@@ -445,11 +459,13 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if fit is not None:
             fit.net, fit.history = net, history
 
-        def on_iteration(losses: tuple[float, float]) -> bool:
+        def on_iteration(losses: Losses) -> bool:
+            nonlocal began
             self._set_network(net)  # its parameters have changed
             self.n_iter_, self.loss_ = self.n_iter_ + 1, sklearn_loss(net, *losses)
             history["loss"].append(self.loss_)
-            history["seconds"].append(time.perf_counter() - began - sum(history["seconds"]))
+            history["seconds"].append((now := time.perf_counter()) - began)
+            began = now
             if self.verbose:
                 print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
             if fit is None:
@@ -572,10 +588,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             and (get_config()["assume_finite"] or np.isfinite(X).all())
         ):  # fmt: skip
             return X
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        if isinstance(X, np.ndarray) and not (X.flags.c_contiguous and X.flags.aligned):
-            return pieces.copied(X, dtype)
-        return in_dtype(_by_rows(X), dtype)
+        return in_dtype(_by_rows(validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)), dtype)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

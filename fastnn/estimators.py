@@ -219,11 +219,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             right = ((outputs > 0.5) == targets).all(axis=1)
         else:
             right = self._decided(outputs) == targets
+        if sample_weight is not None and not sample_weight.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")  # as scikit-learn's score
         return float(np.average(right, weights=sample_weight))
 
     def _decided(self, outputs: Array) -> Array:
         """Index of each row's class."""
-        return (outputs[:, 0] > 0.5).astype(np.intp) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+        if len(self.classes_) == 1:
+            return np.zeros(len(outputs), np.intp)
+        decided: Array = (outputs[:, 0] > 0.5).astype(np.intp) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+        return decided
 
     def predict(self, X: Any) -> Any:
         """Return the most probable class of each row, or the indicators of the labels more likely than not.
@@ -247,7 +252,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self._y_type == "multilabel-indicator":
             indicators = (outputs > 0.5).astype(int)
             return sparse.csr_matrix(indicators) if self._labels_are_sparse else indicators
-        return self.classes_.take(self._decided(outputs), mode="clip")  # of a single class, that one
+        return self.classes_.take(self._decided(outputs))
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return the probability of each class, or of each label, in the order of `classes_`.
@@ -404,6 +409,8 @@ best_validation_score_
             raise TypeError("Sparse y was passed, but dense targets are required; use y.toarray()")
         if is_new:
             self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
+        if self.out_activation_ == "exp" and y.size and y.min() < 0:  # before a model that is there is begun anew
+            raise ValueError(f"y must be at least 0 for loss 'poisson', got {y.min()}")
         return pieces.converted(y, dtype), 1 if y.ndim == 1 else y.shape[1]
 
     def _strata(self, targets: Array) -> Array | None:

@@ -19,7 +19,7 @@ FITTED = (
     "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "n_features_in_", "feature_names_in_",
     "_label_binarizer", "_no_improvement_count",
 )  # fmt: skip
-
+_TAKEN = (*FITTED, "_metadata_request")  # what goes from one library to the other beside the parameters
 
 # Parameters that scikit-learn does not have; all default to None.
 OWN_PARAMETERS = ("n_jobs", "callbacks")
@@ -94,7 +94,7 @@ class SklearnExchange:
         state = {**dict.fromkeys(OWN_PARAMETERS), **state}  # pickles from before them, or of scikit-learn, lack them
         # While scikit-learn is patched, its pickles come here; what it keeps for itself means nothing to fastnn.
         if "_sklearn_version" in state:
-            state = {name: value for name, value in state.items() if name in FITTED or not name.startswith("_")}
+            state = {name: value for name, value in state.items() if name in _TAKEN or not name.startswith("_")}
         super().__setstate__(state)  # type: ignore[misc]
 
 
@@ -128,7 +128,7 @@ def _transcribed(model: Any, cls: type[Estimator]) -> Estimator:
     known = inspect.signature(cls).parameters
     parameters = {name: value for name, value in model.get_params(deep=False).items() if name in known}
     twin = cls(**copy.deepcopy(parameters))
-    for name in FITTED:
+    for name in _TAKEN:
         if hasattr(model, name):
             setattr(twin, name, copy.deepcopy(getattr(model, name)))
     return twin

@@ -21,7 +21,8 @@ def mapped(function: Callable[[Array], Any], array: Array, dtype: npt.DTypeLike)
     """Return function(array) in a new array of the same shape, for a function of each entry alone."""
     out = np.empty(array.shape, dtype)
     for part in parts(len(array), out[:1].size):
-        np.copyto(out[part], function(array[part]))
+        values = np.asarray(function(array[part]))
+        np.copyto(out[part], values, casting="unsafe" if values.dtype == object else "same_kind")
     return out
 
 
@@ -31,8 +32,9 @@ def copied(array: Array, dtype: npt.DTypeLike | None = None) -> Array:
 
 
 def converted(array: Array, dtype: npt.DTypeLike) -> Array:
-    """Return the array itself where it has the dtype, else a copy that has."""
-    return array if array.dtype == dtype else copied(array, dtype)
+    """Return the array itself where it has the dtype and lies as kernels take it, else a copy that does."""
+    is_fit = array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+    return array if is_fit else copied(array, dtype)
 
 
 def taken(array: Array, rows: Array) -> Array:

@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from bench import noise
+from bench import dropin, noise
 from bench.suite import BestOf
 
 
@@ -128,3 +128,23 @@ def test_the_slow_down_that_the_suites_must_find_can_be_planted(tmp_path):
 
 def block(config):
     return json.loads(re.search(r'"regressions_thresholds": (\{[^}]*\})', config).group(1))
+
+
+def test_libraries_that_do_not_do_the_same_are_told_and_end_in_an_error(monkeypatch, capsys):
+    def work(loss):
+        return dropin.Work(lambda: None, lambda done: {"loss": loss})
+
+    jobs = {
+        "alike": lambda options: {"fastnn": work(1.0), "scikit-learn": work(1.0)},
+        "apart": lambda options: {"fastnn": work(1.0), "scikit-learn": work(2.0)},
+    }
+    monkeypatch.setattr(dropin, "JOBS", {name: dropin.Job(name, prepare) for name, prepare in jobs.items()})
+    monkeypatch.setattr(dropin, "limit_threads", lambda: None)
+    monkeypatch.setattr(dropin, "wait_for_quiet", lambda: None)
+    monkeypatch.setattr("sys.argv", ["dropin.py", "--quick", "--jobs", *jobs])
+    with pytest.raises(SystemExit) as ended:
+        dropin.main()
+    assert ended.value.code == 1
+    table = capsys.readouterr().out
+    assert "| apart | not run: DifferentError: the libraries did not do the same: loss" in table
+    assert re.search(r"\| alike \| \d", table)

@@ -605,3 +605,37 @@ def test_subnormal_weights_count_as_zero():
     fits = [MLPRegressor(tol=1e9, random_state=0).fit(X.astype("float32"), y, w)
             for w in (weight, np.where(weight < 1e-30, 0, weight))]  # fmt: skip
     np.testing.assert_array_equal(fits[0].coefs_[0], fits[1].coefs_[0])
+
+
+def unaligned(array):
+    return np.frombuffer(b"x" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_rows_that_lie_askew_are_taken(solver):
+    X, y = np.random.default_rng(0).random((60, 5)), np.arange(60) / 60
+    S = sparse.csr_matrix(X)
+    S.data = np.repeat(S.data, 2)[::2]
+    whole = MLPRegressor(hidden_layer_sizes=(4,), solver=solver, max_iter=3, random_state=0).fit(X, y)
+    for askew in (unaligned(X), S):
+        model = clone(whole).fit(askew, unaligned(y))
+        np.testing.assert_allclose(model.predict(askew), whole.predict(X))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_rows_of_objects_are_predicted_from():
+    X = np.random.default_rng(0).random((40, 2))
+    model = MLPRegressor(max_iter=3).fit(X, X[:, 0])
+    frame = pytest.importorskip("pandas").DataFrame(X, dtype="category").astype({0: "category"})
+    np.testing.assert_array_equal(model.predict(frame), model.predict(X))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_refused_poisson_fit_leaves_the_model_as_it_was():
+    X, y = np.random.default_rng(0).random((40, 2)), np.arange(40.0)
+    model = MLPRegressor(loss="poisson", max_iter=3).fit(X, y)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match=r"y must be at least 0 for loss 'poisson', got -1\.0"):
+        model.fit(X, y - 1)
+    assert model.n_iter_ == 3 and np.array_equal(model.predict(X), before)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import shared_parameters
+from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -424,3 +425,11 @@ def test_a_missing_script_is_named(name):
     done = run(name, "--epochs", "3")
     assert done.returncode == 2
     assert done.stderr == f"python -m fastnn run: error: {name} is not a file; give the script to run\n"
+
+
+def test_metadata_requests_go_both_ways():
+    with config_context(enable_metadata_routing=True):
+        theirs = MLPClassifier(max_iter=2).set_fit_request(sample_weight=True).fit([[0.0], [1.0]], [0, 1])
+        ours = fastnn.MLPClassifier.from_sklearn(theirs)
+        for model in (ours, ours.to_sklearn()):
+            assert model.get_metadata_routing().fit.requests["sample_weight"] is True

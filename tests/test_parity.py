@@ -220,6 +220,19 @@ def test_a_single_class():
     assert_same_model(*(model.fit(X, ["only"] * len(X)) for model in make_both("binary")), X)
 
 
+def test_a_single_class_is_right_while_it_is_validated():
+    X = data("binary")[0]
+    ours, theirs = (model.fit(X, ["only"] * len(X)) for model in make_both("binary", early_stopping=True))
+    assert ours.validation_scores_ == theirs.validation_scores_ and ours.n_iter_ == theirs.n_iter_
+
+
+def test_validation_rows_without_weight_are_refused_in_scikit_learns_words():
+    X, y = data("binary")
+    ours, _ = make_both("binary", early_stopping=True)
+    with pytest.raises(ValueError, match=r"Sample weights must contain at least one non-zero number\."):
+        ours.fit(X, y, np.zeros(len(X)))
+
+
 def test_sparse_indicators():
     X, y = data("multilabel")
     ours, theirs = (model.fit(X, sparse.csr_array(y)).predict(X) for model in make_both("multilabel"))

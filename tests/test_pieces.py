@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 from helpers import csr
+from sklearn import neural_network
 
 from fastnn import MLPClassifier, MLPRegressor, pieces, rows
 from fastnn.kernels import shuffle
@@ -26,7 +27,7 @@ def test_pieces_make_the_whole(shape, order, small_pieces):
     assert np.array_equal(pieces.copied(array), array)
     assert np.array_equal(pieces.converted(array, np.float32), array.astype("float32"))
     assert np.array_equal(pieces.mapped(np.abs, array, "float64"), np.abs(array))
-    assert pieces.converted(array, np.float64) is array
+    assert (pieces.converted(array, np.float64) is array) == array.flags.c_contiguous
     indices = np.random.default_rng(0).permutation(len(array)).repeat(2)
     assert np.array_equal(pieces.taken(array, indices), array[indices])
 
@@ -102,6 +103,35 @@ def test_ctrl_c_between_two_pieces_of_the_rows(solver, early_stopping, small_pie
         np.testing.assert_array_equal(model.predict_proba(X), before)
 
 
+@pytest.mark.parametrize("rows_at_once", [10**6, 5])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_caller_gets_the_draws_of_the_split_and_its_errors(rows_at_once, monkeypatch):
+    """Also where the rows are so many that another thread draws them, with settings of its own."""
+    monkeypatch.setattr("fastnn.base.ROWS_AT_ONCE", rows_at_once)
+    X, y = np.random.default_rng(0).random((60, 3)), np.arange(60) % 2
+    draws = [np.random.RandomState(0) for _ in range(2)]
+    for model, state in zip((MLPClassifier, neural_network.MLPClassifier), draws, strict=True):
+        model((4,), early_stopping=True, max_iter=1, tol=0, random_state=state).fit(X, y)
+    assert draws[0].randint(2**31) == draws[1].randint(2**31)
+    with pytest.raises(ValueError, match=r"test_size=0\.0 should be either positive"):
+        MLPClassifier((4,), early_stopping=True, validation_fraction=0.0).fit(X, y)
+
+
+def test_a_split_that_was_cut_off_draws_from_nobody_elses(monkeypatch):
+    monkeypatch.setattr("fastnn.base.ROWS_AT_ONCE", 5)
+    given = []
+
+    def interrupted(n_rows, strata, fraction, random_state):
+        given.append(random_state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastnn.base.validation_split", interrupted)
+    state = np.random.RandomState(0)
+    with pytest.warns(UserWarning, match="interrupted"):
+        MLPClassifier((4,), early_stopping=True, random_state=state).fit(np.eye(60), np.arange(60) % 2)
+    assert given and given[0] is not state
+
+
 def test_ctrl_c_while_the_validation_rows_are_drawn(monkeypatch):
     """A new model has no epoch behind it, and all that others look at; the thread that Ctrl-C comes to only waits."""
     drawers = []
@@ -110,6 +140,7 @@ def test_ctrl_c_while_the_validation_rows_are_drawn(monkeypatch):
         drawers.append(threading.current_thread())
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("fastnn.base.ROWS_AT_ONCE", 5)
     monkeypatch.setattr("fastnn.base.validation_split", interrupted)
     X, y = np.random.default_rng(0).random((60, 3)), np.arange(60) % 3
     with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):

@@ -227,7 +227,7 @@ def teams(monkeypatch):
         monkeypatch.setattr(model.MLP, name, watched)
 
     monkeypatch.setattr(model, "FLOPS_PER_THREAD", 1e-9)
-    watch("_run")
+    watch("_engine")
     watch("_forward")
     return seen
 
@@ -637,6 +637,7 @@ def test_cpus_that_a_worker_is_given_as_it_wakes_are_kept(is_changed):
     if len(both) < 2 or both[-1] >= 63:
         pytest.skip("needs two CPUs")
     worker = workers.Worker()
+    worker.start()
     try:
         mailbox, words = worker.mailbox, worker.mailbox[team.CPUS :]
         asleep_in_mailbox(mailbox)

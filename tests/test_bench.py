@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -132,7 +133,7 @@ def block(config):
 
 def test_libraries_that_do_not_do_the_same_are_told_and_end_in_an_error(monkeypatch, capsys):
     def work(loss):
-        return dropin.Work(lambda: None, lambda done: {"loss": loss})
+        return dropin.Work(lambda: time.sleep(0.001), lambda done: {"loss": loss})
 
     jobs = {
         "alike": lambda options: {"fastnn": work(1.0), "scikit-learn": work(1.0)},

@@ -222,7 +222,7 @@ def test_a_single_class():
 
 def test_a_single_class_is_right_while_it_is_validated():
     X = data("binary")[0]
-    ours, theirs = (model.fit(X, ["only"] * len(X)) for model in make_both("binary", early_stopping=True))
+    ours, theirs = (model.fit(X, np.zeros(len(X), int)) for model in make_both("binary", early_stopping=True))
     assert ours.validation_scores_ == theirs.validation_scores_ and ours.n_iter_ == theirs.n_iter_
 
 

@@ -383,17 +383,15 @@ class MLP:
         is_short: bool,
     ) -> None:  # fmt: skip
         """Call the engine, first for `step` rows, often enough that Ctrl-C need not wait long."""
-        code, stop = self._code, 0  # compiled before CPUs are held
-        while stop < len(X):
-            start, stop = stop, min(len(X), stop + step)
-            rows, began = slice(start, stop), time.perf_counter()
+        code = self._code  # compiled before CPUs are held
+        for start, stop in _calls(0, len(X), step, 1):
+            rows = slice(start, stop)
             entries = None if sparse is None else sparse.addresses(start)
             arguments = n_threads, X[rows], 0 if entries is None else entries.ctypes.data, out[rows], work.address
             if is_short:  # it ends before it would be counted
                 code(workers.ALONE, arguments)
             else:
                 workers.call_team(n_threads, code, arguments)
-            step = rows_of_next_call(stop - start, 1, time.perf_counter() - began)
 
     @functools.cached_property
     def _code(self) -> Any:
@@ -585,11 +583,8 @@ class MLP:
         flops = self._flops_of_step(examples.rows, batch_size)
         flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + _flops_beside_row(examples.rows)
         call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / batch_size)) * batch_size
-        stop = first
         with self._engine(examples, n_rows, batch_size, alpha, epochs, order, optimizer) as run:
-            while stop < n_rows:
-                start, stop = stop, min(n_rows, stop + call_rows)
-                began = time.perf_counter()
+            for start, stop in _calls(first, n_rows, call_rows, batch_size):
                 try:
                     run(start, stop)
                 finally:  # Ctrl-C takes effect as soon as the call is back, and the moments have moved
@@ -597,7 +592,6 @@ class MLP:
                         optimizer.steps = epochs.steps
                     if stop < n_rows:
                         epochs.result[-2] = 0
-                call_rows = rows_of_next_call(stop - start, batch_size, time.perf_counter() - began)
 
     @contextlib.contextmanager
     def _engine(
@@ -799,6 +793,14 @@ def _flops_beside_row(X: Rows) -> float:
 
 def _uniform(rng: np.random.RandomState, bound: float, like: Array) -> Array:
     return rng.uniform(-bound, bound, like.shape)
+
+
+def _calls(first: int, n_rows: int, rows: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield where calls for the rows [first, n_rows) begin and stop; how long one of them takes sets the next one."""
+    while first < n_rows:
+        began, stop = time.perf_counter(), min(n_rows, first + rows)
+        yield first, stop
+        rows, first = rows_of_next_call(stop - first, step, time.perf_counter() - began), stop
 
 
 def rows_of_next_call(rows: int, step: int, seconds: float) -> int:

@@ -45,6 +45,14 @@ def taken(array: Array, rows: Array) -> Array:
     return out
 
 
+def indices(n: int) -> npt.NDArray[np.int64]:
+    """Return the integers from 0 to `n`, without it."""
+    out = np.empty(n, np.int64)
+    for part in parts(n):
+        out[part] = np.arange(part.start, part.stop)
+    return out
+
+
 def is_finite(array: Array) -> bool:
     """Whether all numbers of an array (n,) are finite."""
     return all(bool(np.isfinite(array[part]).all()) for part in parts(len(array)))

@@ -18,7 +18,7 @@ from fastnn.callbacks import Fit
 from fastnn.checkpoint import check_counts, check_draws
 from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam, finite_number
-from fastnn.kernels.shuffle import indices, shuffle
+from fastnn.kernels.shuffle import shuffle
 from fastnn.model import MLP, Epochs, rows_of_next_call
 from fastnn.rows import Examples, check_range
 from fastnn.trees import damage_told
@@ -229,7 +229,7 @@ class Training:
         """
         n_rows = examples.rows.n if rows is None else len(rows)
         if self.order is None:
-            self.order = indices(n_rows) if rows is None and self.shuffle else rows
+            self.order = pieces.indices(n_rows) if rows is None and self.shuffle else rows
         most, rewind = self.net.epochs_per_call(examples, n_rows, self.batch_size), Rewind(self, n_rows, max_epochs)
         try:
             while self.n_epochs < max_epochs and not self.is_over:

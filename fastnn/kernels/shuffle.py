@@ -22,15 +22,6 @@ def shuffle(order: npt.NDArray[np.int64], random_state: np.random.RandomState) -
         exchanger()(order, last, random_state.randint(0, bounds, dtype=np.int64))
 
 
-def indices(n: int) -> npt.NDArray[np.int64]:
-    """Return the order from 0 to `n`, made in pieces too."""
-    order = np.empty(n, np.int64)
-    for start in range(0, n, ROWS_AT_ONCE):
-        stop = min(n, start + ROWS_AT_ONCE)
-        order[start:stop] = np.arange(start, stop)
-    return order
-
-
 def exchange(order, last, partners):
     """Let the entries from `last` down change places with their partners."""
     for i in range(partners.size):

@@ -249,7 +249,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
                     else:
                         self._fit_stochastic(X, targets, sample_weight, random_state, incremental, fit, resumed)
                 except KeyboardInterrupt:  # before the first step too: there is a network
-                    warn("Training interrupted by user.")
+                    self._warn_of(Outcome.INTERRUPTED, incremental)
         return self
 
     def _resumed(

@@ -370,43 +370,16 @@ def test_what_a_call_holds_is_held_until_it_ends(four, monkeypatch):
     another.end()
 
 
-def test_whatever_ends_a_call_ends_what_it_holds(four, monkeypatch):
-    """Ctrl-C at each of the moments that Python looks for it: as a function begins, or one of C has returned."""
-    monkeypatch.setattr(parallel, "budget", four)
-    monkeypatch.setattr(parallel, "LOOKS_APART", 1000.0)  # who waits in vain stays
-    errors, n_moments = [], 0
+def interrupted_calls(is_watched):
+    """Yield the ends of calls, each by Ctrl-C at the next one of the moments that Python looks for it.
+
+    Those are, in the functions whose code is watched, where one begins, or one of C has returned.
+    """
+    n_errors = n_moments = 0
 
     def interrupt(frame, event, argument):
         nonlocal n_moments
-        if event in ("call", "c_return") and frame.f_code.co_filename in (workers.__file__, parallel.__file__):
-            n_moments += 1
-            if n_moments == len(errors) + 1:
-                raise KeyboardInterrupt
-
-    while True:
-        n_moments = 0
-        sys.setprofile(interrupt)
-        try:
-            workers.call_team(4, lambda crew, arguments: None, ())
-            break
-        except KeyboardInterrupt as error:
-            errors.append(error)  # with its traceback, which keeps all frames
-        finally:
-            sys.setprofile(None)
-        assert not any(call.locked() for call in four._held)
-    assert len(errors) > 10
-
-
-def test_ctrl_c_loses_no_worker(monkeypatch):
-    """At each of the same moments: a thread that is lost is not told to end, and stopped within machine code."""
-    theirs, pool = set(threading.enumerate()), workers.Workers()
-    monkeypatch.setattr(workers, "workers", pool)
-    n_moments, n_errors = 0, 0
-    watched = workers.call_team.__code__, workers.Workers.take.__code__
-
-    def interrupt(frame, event, argument):
-        nonlocal n_moments
-        if event in ("call", "c_return") and frame.f_code in watched:
+        if event in ("call", "c_return") and is_watched(frame.f_code):
             n_moments += 1
             if n_moments == n_errors + 1:
                 raise KeyboardInterrupt
@@ -416,11 +389,32 @@ def test_ctrl_c_loses_no_worker(monkeypatch):
         sys.setprofile(interrupt)
         try:
             workers.call_team(4, lambda crew, arguments: None, ())
-            break
-        except KeyboardInterrupt:
-            n_errors += 1
+            return
+        except KeyboardInterrupt as error:
+            end = error
         finally:
             sys.setprofile(None)
+        n_errors += 1
+        yield end
+
+
+def test_whatever_ends_a_call_ends_what_it_holds(four, monkeypatch):
+    monkeypatch.setattr(parallel, "budget", four)
+    monkeypatch.setattr(parallel, "LOOKS_APART", 1000.0)  # who waits in vain stays
+    errors = []
+    for error in interrupted_calls(lambda code: code.co_filename in (workers.__file__, parallel.__file__)):
+        errors.append(error)  # with its traceback, which keeps all frames
+        assert not any(call.locked() for call in four._held)
+    assert len(errors) > 10
+
+
+def test_ctrl_c_loses_no_worker(monkeypatch):
+    """At each of the same moments: a thread that is lost is not told to end, and stopped within machine code."""
+    theirs, pool = set(threading.enumerate()), workers.Workers()
+    monkeypatch.setattr(workers, "workers", pool)
+    n_errors = 0
+    watched = workers.call_team.__code__, workers.Workers.take.__code__
+    for n_errors, _ in enumerate(interrupted_calls(lambda code: code in watched), 1):
         assert {worker._thread for worker in pool.free} >= set(threading.enumerate()) - theirs
         if n_errors % 2:
             pool.end()  # the next has new ones to start

@@ -160,8 +160,8 @@ def run_forward(thread, n_threads, X, entries, out, network):
     """One thread's way through all the layers.
 
     The rows are those of X or, where `entries` is not 0, those of a CSR matrix: the addresses of its `data`, `indices`
-    and `indptr` stand there. At the address `network` stand `N_FIELDS` integers, see `OUTPUT`. Each array that were an
-    argument would cost a call for one row some hundredths of its time. Each thread has `scratch_size` elements of
+    and `indptr` stand there. At the address `network` stand `N_FIELDS` integers, see `OUTPUT`. Each of its arrays as
+    an argument would cost a call for one row some hundredths of its time. Each thread has `scratch_size` elements of
     scratch.
     """
     subnormals = flush_subnormals()

@@ -55,7 +55,7 @@ def transposed_kernel(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, v, accumul
 
 @numba.njit
 def row_kernel(z, z_at, ldz, a, a_at, lda, w, w_at, ldw, k, m, v, floor):
-    simd.row_kernel(z, z_at, ldz, a, a_at, lda, w, w_at, ldw, k, m, v, floor)
+    simd.row_kernel(z, z_at, ldz, a, a_at, lda, w, w_at, ldw, k, m, v, floor, w_at)
 
 
 @numba.njit

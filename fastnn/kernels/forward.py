@@ -17,8 +17,10 @@ from fastnn.kernels.losses import SOFTMAX, output_forward
 from fastnn.kernels.plan import ACTIVATION, N_IN, N_LAYER_FIELDS, N_OUT, WEIGHTS
 from fastnn.kernels.products import panel_width, round_up
 from fastnn.kernels.simd import (
+    AHEAD,
     block_height,
     copy_first,
+    elements_of,
     flush_subnormals,
     lanes_of,
     restore_subnormals,
@@ -77,12 +79,15 @@ def count_panels(n_units, lanes):
 
 @jit
 def dense_panel(z, z_at, ld, a, a_at, lda, params, w_at, n_in, n_rows, panel, floor):
-    """One panel of a . W + b, by row, at least `floor`."""
+    """One panel of a . W + b, by row, at least `floor`; what follows it in W is on its way meanwhile."""
     vectors, first = panel // lanes_of(params), 0
+    ahead = w_at + (n_in + 1) * panel
+    ahead_stop = ahead + (n_in + 1) * panel
     while first < n_rows:
         height = block_height(n_rows - first, vectors)
         row_kernel(z, z_at + first * ld, ld, a, a_at + first * lda, lda, params, w_at, panel, n_in, height, vectors,
-                   floor)
+                   floor, ahead if ahead < ahead_stop else w_at)
+        ahead += n_in * elements_of(AHEAD, params)
         first += height
 
 

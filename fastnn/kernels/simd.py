@@ -22,6 +22,8 @@ from numba.np import arrayobj
 from fastnn.kernels.jit import jit
 
 LINE = 64  # bytes of a cache line
+# Bytes of W that each k of the row kernel asks for: 48 rows ask for a panel like their own while they meet it.
+AHEAD = LINE // 2
 UNIT_BITS = 32  # of a sparse entry's place: the input unit; the bits above are the row
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
@@ -319,16 +321,20 @@ def gradient_kernel(
 
 
 def _build_row_kernel(function: Any, m: int, v: int, vector: Any) -> None:
-    z, ldz, a, lda, w, ldw, k, floor = function.args
+    z, ldz, a, lda, w, ldw, k, floor, ahead = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     products = _outer_product(builder, m, v, vector, lda, ir.Constant(I64, 1), ldw)
+    distance = ir.Constant(I64, vector.count * AHEAD * 8 // SIMD_BITS)
 
     def step(values: list[Any]) -> list[Any]:
-        a_k, w_k, *sums = values
-        return products(a_k, w_k, sums)
+        ahead_k, a_k, w_k, *sums = values
+        results = products(a_k, w_k, sums)
+        if m == _MOST_ROWS[v]:  # a kernel of few rows reads W as fast as it comes
+            _prefetch(builder, ahead_k)
+        return [builder.gep(ahead_k, [distance]), *results]
 
     zero = ir.Constant(vector, [0.0] * vector.count)
-    _, biases, *sums = _repeat(builder, k, [a, w, *[zero] * (m * v)], step)
+    _, _, biases, *sums = _repeat(builder, k, [ahead, a, w, *[zero] * (m * v)], step)
     added = [_load(builder, part, vector) for part in _parts(builder, biases, v, vector)]
     least = _broadcast(builder, floor, vector)
     for i, cell in enumerate(_cells(builder, z, ldz, m, v, vector.count)):
@@ -338,17 +344,21 @@ def _build_row_kernel(function: Any, m: int, v: int, vector: Any) -> None:
 
 
 @intrinsic
-def row_kernel(typingctx, z, z_at, ldz, a, a_at, lda, w, w_at, ldw, k, m, v, floor):
-    """Z[m, v vectors] = W[k] + the sum over k of A[m, k] W[k, v vectors], at least `floor`; NaN stays NaN."""
+def row_kernel(typingctx, z, z_at, ldz, a, a_at, lda, w, w_at, ldw, k, m, v, floor, ahead_at):
+    """Z[m, v vectors] = W[k] + the sum over k of A[m, k] W[k, v vectors], at least `floor`; NaN stays NaN.
+
+    With the most rows, each k also asks for `AHEAD` bytes of W, from `ahead_at` on; see `micro_kernel`.
+    """
     i = types.int64
 
     def codegen(context, builder, signature, args):
         to, rows, weights = (_pointer(context, builder, signature.args[n], args[n], args[n + 1]) for n in (0, 3, 6))
-        arguments = [to, args[2], rows, args[5], weights, args[8], args[9], args[12]]
+        ahead = _pointer(context, builder, signature.args[6], args[6], args[13])
+        arguments = [to, args[2], rows, args[5], weights, args[8], args[9], args[12], ahead]
         _call_by_shape(builder, "row_kernel", arguments, args[10], args[11], _build_row_kernel)
         return context.get_dummy_value()
 
-    return types.void(z, i, i, a, i, i, w, i, i, i, i, i, z.dtype), codegen
+    return types.void(z, i, i, a, i, i, w, i, i, i, i, i, z.dtype, i), codegen
 
 
 @intrinsic

@@ -171,8 +171,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     def _encode(self, y: Any, is_new: bool, incremental: bool, dtype: npt.DTypeLike) -> tuple[Array, int]:
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._label_binarizer = binarizer = LabelBinarizer().fit(y)
-            self.classes_ = binarizer.classes_
+            self._find_classes(y)
         else:
             self._check_classes(unique_labels(y))
             self._check_kind(type_of_target(y))
@@ -186,6 +185,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             lambda part: np.searchsorted(self.classes_, part), y, np.intp if is_multiclass else dtype
         )
         return indices, len(self.classes_) if is_multiclass else 1
+
+    def _find_classes(self, y: Any) -> None:
+        classes = np.unique(y) if y.ndim == 1 and y.dtype.kind in "iu" else None
+        if classes is None or 2 * len(classes) > len(y):  # so many that scikit-learn may have something to say
+            self._label_binarizer = binarizer = LabelBinarizer().fit(y)
+            self.classes_ = binarizer.classes_
+        else:  # the same without its three looks at y, a tenth of a fit to a few rows
+            self.classes_, self._labels_are_sparse = classes, False
+            self._y_type = "binary" if len(classes) <= 2 else "multiclass"
 
     def _check_kind(self, kind: str) -> None:
         is_multilabel, was_multilabel = kind.startswith("multilabel"), self._y_type.startswith("multilabel")

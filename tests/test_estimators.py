@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import LabelBinarizer, StandardScaler
 from sklearn.utils._param_validation import make_constraint
 from sklearn_versions import REFUSES_ZERO_WEIGHTS
 
@@ -639,3 +639,16 @@ def test_a_refused_poisson_fit_leaves_the_model_as_it_was():
     with pytest.raises(ValueError, match=r"y must be at least 0 for loss 'poisson', got -1\.0"):
         model.fit(X, y - 1)
     assert model.n_iter_ == 3 and np.array_equal(model.predict(X), before)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint64, bool, float, str, object])
+@pytest.mark.parametrize("n_classes", [1, 2, 3, 5, 8])
+def test_classes_are_those_of_the_label_binarizer(n_classes, dtype):
+    y = (np.arange(8) % n_classes).astype(str if dtype is object else dtype).astype(dtype)
+    expected = LabelBinarizer().fit(y)
+    found = MLPClassifier((2,), max_iter=1).fit(np.eye(8), y)._label_binarizer
+    assert vars(found).keys() == vars(expected).keys()
+    assert (found.y_type_, found.sparse_input_) == (expected.y_type_, expected.sparse_input_)
+    assert found.classes_.dtype == expected.classes_.dtype
+    np.testing.assert_array_equal(found.classes_, expected.classes_)

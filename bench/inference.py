@@ -261,19 +261,28 @@ def read_seconds(n_bytes):
 
 
 def estimator_microseconds(net, options):
-    """Microseconds that `predict_proba` of one row takes, as it is and without validation, and `forward`."""
+    """Microseconds of single rows in `predict_proba`, as it is and without validation, and in its network's `forward`.
+
+    Call by call in turns; of each turn of many calls the medians.
+    """
     import numpy as np
     from sklearn import config_context
 
     model, X = estimator_like(net), np.random.default_rng(1).random((1, net.sizes[0]), dtype="float32")
-    times = {"forward": [], "predict_proba": [], "predict_proba, without validation": []}
-    n = ESTIMATOR_CALLS // 10 if options.quick else ESTIMATOR_CALLS
-
+    forward, unchecked = model._network().forward, {"assume_finite": True, "skip_parameter_validation": True}
+    calls = {
+        "forward": (forward, {}), "predict_proba": (model.predict_proba, {}),
+        "predict_proba, without validation": (model.predict_proba, unchecked),
+    }  # fmt: skip
+    n, times = ESTIMATOR_CALLS // 10 if options.quick else ESTIMATOR_CALLS, {name: [] for name in calls}
     for _ in range(options.repeats):
-        times["forward"].append(1e6 * timed(net.forward, X, n))
-        times["predict_proba"].append(1e6 * timed(model.predict_proba, X, n))
-        with config_context(assume_finite=True, skip_parameter_validation=True):
-            times["predict_proba, without validation"].append(1e6 * timed(model.predict_proba, X, n))
+        samples = {name: [] for name in calls}
+        for _ in range(n):
+            for name, (predict, settings) in calls.items():
+                with config_context(**settings):
+                    samples[name].append(elapsed(functools.partial(predict, X)))
+        for name, seconds in samples.items():
+            times[name].append(1e6 * statistics.median(seconds))
     return times
 
 

@@ -39,7 +39,7 @@ ROWS_PER_READ = 6
 FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 1500
 FLOPS_BESIDE_ENTRY = 1000  # of a sparse row
 SECONDS_PER_CALL = 0.1
-FLOPS_PER_FORWARD = 2e9  # of the first call of a prediction, in float32
+FLOPS_PER_FORWARD = 4e9  # of the first call of a prediction, in float32
 MOST_ALONE = 1.5  # times `FLOPS_PER_THREAD`: a prediction that one thread makes as fast as two
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000

@@ -43,8 +43,8 @@ from fastnn.kernels.team import (
 )
 
 BLOCK_ROWS = 48  # rows that meet a panel of W one after the other
-# Slices of many rows for each thread, so that one that is held up leaves some to the others; and blocks in each.
-MOST_SLICES, BLOCKS_PER_SLICE = 4, 4
+MANY_BLOCKS = 4  # for each thread: so many are whole blocks, but for the last; fewer are of about as many rows each
+LEAST_ROWS = 8  # of which slices have a multiple: the height of a block of registers
 # A call of so many parameters times rows, a few microseconds, keeps the lock of the interpreter: Python threads that
 # hand it to each other take longer. A row stands for some parameters more.
 HELD, PER_ROW = 200_000, 1_000
@@ -181,12 +181,15 @@ def run_forward(thread, n_threads, X, entries, out, network):
     n_parts = n_threads if n_rows <= BLOCK_ROWS else 1
     n_slices, n_own, base = 1, 1, 0
     if n_threads > n_parts:
-        n_own = min(MOST_SLICES, max(1, n_rows // (BLOCKS_PER_SLICE * BLOCK_ROWS * n_threads)))
+        # A block each, so that a thread that is held up leaves its others to the team.
+        n_own = (n_rows + n_threads * BLOCK_ROWS - 1) // (n_threads * BLOCK_ROWS)
         n_slices, base = n_threads * n_own, thread * scratch_size(ld)
+    granule = BLOCK_ROWS if n_own >= MANY_BLOCKS else LEAST_ROWS
+    n_granules = (n_rows + granule - 1) // granule
     phase, number = 0, next_piece(state, thread, n_threads, n_own) if n_slices > 1 else 0
     while number >= 0:
-        high = n_rows * (number + 1) // n_slices
-        for first in range(n_rows * number // n_slices, high, BLOCK_ROWS):
+        high = min(n_rows, n_granules * (number + 1) // n_slices * granule)
+        for first in range(n_granules * number // n_slices * granule, high, BLOCK_ROWS):
             n = min(BLOCK_ROWS, high - first)
             a, lda, z_at = view(X, 0, X.size), layers[N_IN], base
             a_at, following = first * lda, base + BLOCK_ROWS * ld

@@ -605,6 +605,24 @@ def test_a_write_is_not_lost_to_a_network_that_another_thread_makes_meanwhile(ch
     np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("way", ["adam", "lbfgs", "partial_fit"])
+@pytest.mark.parametrize("sizes", [(7,), 3, (4, 2), ()], ids=str)
+def test_other_hidden_layers_than_those_a_training_goes_on_with(way, sizes):
+    X, y = data("regression")
+    solver = way if way == "lbfgs" else "adam"
+    model = MLPRegressor(hidden_layer_sizes=4, max_iter=2, warm_start=True, random_state=0, solver=solver)
+    twin = clone(model)
+    go_on = MLPRegressor.partial_fit if way == "partial_fit" else MLPRegressor.fit
+    go_on(go_on(twin, X, y), X, y)
+    go_on(model, X, y).set_params(hidden_layer_sizes=sizes)
+    message = f"hidden_layer_sizes={sizes} is not used: .* of [4] units; to begin anew, call fit with warm_start=False"
+    with pytest.warns(UserWarning, match=re.escape(message).replace(r"\.\*", ".*")):
+        go_on(model, X, y)
+    np.testing.assert_array_equal(model.predict(X), twin.predict(X))
+    assert model.set_params(warm_start=False).fit(X, y).n_layers_ == len(np.atleast_1d(sizes)) + 2
+
+
 @pytest.mark.parametrize("model", [MLPClassifier, MLPRegressor])
 def test_the_documentation_is_of_this_version(model):
     assert "not supported" not in model.__doc__.lower()

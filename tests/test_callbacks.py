@@ -624,6 +624,14 @@ def test_steps_of_several_epochs_are_gone_through_again(batch_size, shuffle):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_poisson_loss_that_overflows_is_told_of(dtype):
+    model = MLPRegressor("poisson", solver="sgd", learning_rate_init=10.0, random_state=0, max_iter=20)
+    with pytest.raises(ValueError, match=ERROR.format(2, 1, "the learning rate is 10 ")):
+        model.fit(X.astype(dtype), (7 * Y).astype(dtype))
+    assert np.isfinite(model.coefs_[0]).all() and model.n_iter_ < 20
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["X", "sparse X", "y"])
 def test_what_is_not_finite_is_named_where_nobody_looks_for_it(where, bad):

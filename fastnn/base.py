@@ -255,7 +255,9 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
 
     def _check_sizes(self, hidden_sizes: list[int], n_outputs: int) -> None:
         """Tell of sizes that are not those of the network that a training goes on with."""
-        _, *known_sizes, known_outputs = self._network().sizes
+        net = self._network()
+        self._check_inputs(net)
+        _, *known_sizes, known_outputs = net.sizes
         if n_outputs != known_outputs:
             raise ValueError(f"y must have {known_outputs} outputs, as in the first fit, got {n_outputs}")
         if hidden_sizes != known_sizes:
@@ -581,11 +583,22 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             check_is_fitted(self, "coefs_")
         net = self._network()
         X = self._validated_rows(X, net.dtype)
+        self._check_inputs(net)
         # Where training has compiled its kernels, to compile those of prediction takes a second or two, once.
         if forward.is_compiled(net.dtype) or epoch.is_compiled(net.dtype):
             with self._threads():
                 return net.forward(X)
         return plain.forward(X, net.weights, net.biases, net.activations, net.output)
+
+    def _check_inputs(self, net: MLP) -> None:
+        """Refuse weights of other inputs than X has, which somebody else has put there."""
+        n_features = self.__dict__.get("n_features_in_", net.sizes[0])
+        if net.sizes[0] != n_features:
+            n_units = net.sizes[1]
+            raise ValueError(
+                f"coefs_[0] must have a row for each feature of X, the shape {(n_features, n_units)}, got"
+                f" {(net.sizes[0], n_units)}"
+            )
 
     def _threads(self) -> contextlib.AbstractContextManager[None]:
         """Use as many threads as `n_jobs` says within a `with` block."""

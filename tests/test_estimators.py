@@ -451,6 +451,22 @@ def test_coefs_that_were_assigned_stay_as_they_are(change):
     np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-4)
 
 
+@pytest.mark.parametrize("through", [lambda model: model, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize(("n_rows", "message"), [
+    (5, "coefs_[0] must have a row for each feature of X, the shape (6, 9), got (5, 9)"),
+    (7, "coefs_[0] must have a row for each feature of X, the shape (6, 9), got (7, 9)"),
+    (0, "coefs_ must be a list of arrays (n_in, n_out) of real numbers, one per layer, got [((0, 9), 'float64'),"),
+])  # fmt: skip
+def test_coefs_of_other_inputs_are_refused(n_rows, message, through):
+    model, _ = fit_both("multiclass")
+    X, y = data("multiclass")
+    model.coefs_[0] = np.ones((n_rows, 9))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        through(model).predict(X)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        through(model).partial_fit(X, y)
+
+
 def test_no_write_to_the_coefs_is_lost_among_threads():
     model, _ = fit_both("multiclass")
     X = data("multiclass")[0]

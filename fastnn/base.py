@@ -221,7 +221,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             If the training ended before the loss, or with `early_stopping` the validation score, stopped improving; or
             because the loss, but no weight, was not finite.
         UserWarning
-            If Ctrl-C ended the training, which leaves a usable model; or if `batch_size` is larger than n.
+            If Ctrl-C ended the training, which leaves a usable model; if `batch_size` is larger than n; or if
+            `hidden_layer_sizes` are not those of the model that `warm_start` goes on with.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -240,8 +241,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             if is_new:
                 sizes = (X.shape[1], *hidden_sizes, n_outputs)
                 self._begin(MLP(sizes, self.activation, self.out_activation_, dtype, random_state))
-            elif n_outputs != (known := self._network().sizes[-1]):
-                raise ValueError(f"y must have {known} outputs, as in the first fit, got {n_outputs}")
+            else:
+                self._check_sizes(hidden_sizes, n_outputs)
             with self._threads(), self._told(told, given_X, given_y, sample_weight, incremental) as fit:
                 try:
                     if self.solver == "lbfgs":
@@ -251,6 +252,19 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
                 except KeyboardInterrupt:  # before the first step too: there is a network
                     self._warn_of(Outcome.INTERRUPTED, incremental)
         return self
+
+    def _check_sizes(self, hidden_sizes: list[int], n_outputs: int) -> None:
+        """Tell of sizes that are not those of the network that a training goes on with."""
+        net = self._network()
+        self._check_inputs(net)
+        _, *known_sizes, known_outputs = net.sizes
+        if n_outputs != known_outputs:
+            raise ValueError(f"y must have {known_outputs} outputs, as in the first fit, got {n_outputs}")
+        if hidden_sizes != known_sizes:
+            warn(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} is not used: the training goes on with the layers that"
+                f" the model has, of {known_sizes} units; to begin anew, call fit with warm_start=False"
+            )
 
     def _resumed(
         self, told: list[Callback], data: dict[str, Any], is_new: bool, random_state: np.random.RandomState
@@ -569,11 +583,22 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             check_is_fitted(self, "coefs_")
         net = self._network()
         X = self._validated_rows(X, net.dtype)
+        self._check_inputs(net)
         # Where training has compiled its kernels, to compile those of prediction takes a second or two, once.
         if forward.is_compiled(net.dtype) or epoch.is_compiled(net.dtype):
             with self._threads():
                 return net.forward(X)
         return plain.forward(X, net.weights, net.biases, net.activations, net.output)
+
+    def _check_inputs(self, net: MLP) -> None:
+        """Refuse weights of other inputs than X has, which somebody else has put there."""
+        n_features = self.__dict__.get("n_features_in_", net.sizes[0])
+        if net.sizes[0] != n_features:
+            n_units = net.sizes[1]
+            raise ValueError(
+                f"coefs_[0] must have a row for each feature of X, the shape {(n_features, n_units)}, got"
+                f" {(net.sizes[0], n_units)}"
+            )
 
     def _threads(self) -> contextlib.AbstractContextManager[None]:
         """Use as many threads as `n_jobs` says within a `with` block."""

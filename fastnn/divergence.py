@@ -117,15 +117,18 @@ def likely_causes(X: Any, targets: Array | None, sample_weight: Array | None, le
     """
     causes = []
     values = X if isinstance(X, np.ndarray) else X.data
-    for name, array, mend in [
-        ("value in X", values, "scale the features, by StandardScaler for example"),
-        ("value in y", targets, "scale the targets"),
-        ("sample_weight", sample_weight, "divide the weights by their mean"),
+    for name, noun, array, mend in [
+        ("X", "value in X", values, "scale the features, by StandardScaler for example"),
+        ("y", "value in y", targets, "scale the targets"),
+        ("sample_weight", "sample_weight", sample_weight, "divide the weights by their mean"),
     ]:
-        # Not of `abs(array)`: X may be a file that is larger than the memory.
-        largest = 0.0 if array is None or not array.size else max(float(array.max()), -float(array.min()))
-        if largest > LARGE:
-            causes.append(f"the largest {name} is {largest:.3g} ({mend})")
+        if array is None or not array.size:
+            continue
+        least, most = float(array.min()), float(array.max())  # not of `abs(array)`: X may be larger than the memory
+        if not (math.isfinite(least) and math.isfinite(most)):  # nobody has looked, where `assume_finite` is set
+            return f"Likely cause: {name} holds NaN or infinity (fill them in, or leave out their rows)."
+        if max(most, -least) > LARGE:
+            causes.append(f"the largest {noun} is {max(most, -least):.3g} ({mend})")
     if not math.isnan(learning_rate) and (not causes or learning_rate > LARGE_RATE):
         causes.append(f"the learning rate is {learning_rate:.3g} (try a tenth of it)")
     return "Likely causes: " + "; ".join(causes) + "." if causes else "A larger alpha may help."

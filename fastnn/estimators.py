@@ -108,7 +108,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Loss of each epoch, a mean over the batches before their updates.
     history_ : dict of lists
         "loss", "learning_rate" and "seconds" of each epoch, "validation_score" where there is one; of L-BFGS "loss" and
-        "seconds" of each iteration.
+        "seconds" of each iteration. Pickles leave the seconds out, which are NaN in what is loaded.
     validation_scores_, best_validation_score_ : list of float, float
         Score of each epoch on the rows held out, and the best; None without early stopping, where `best_loss_` is None.
 

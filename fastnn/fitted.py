@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import sys
 import threading
@@ -20,6 +21,9 @@ from fastnn.model import MLP
 from fastnn.training import ConstantRate
 
 Array = npt.NDArray[Any]
+
+# Columns of `history_` that are lists of the model once more.
+REPEATED = {"loss": "loss_curve_", "validation_score": "validation_scores_"}
 
 # Held while arrays are handed out, and while they are taken back.
 _handing_out = threading.RLock()
@@ -195,10 +199,12 @@ class FittedNetwork(SklearnExchange):
                     "schedule": type(self._schedule).__name__,
                     "schedule_settings": dataclasses.asdict(self._schedule),
                 }
+        _pack_record(state)
         return {**state, "_fastnn_version": fastnn.__version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
+        _unpack_record(state)
         version = state.pop("_fastnn_version", None)
         if version != fastnn.__version__ and "_sklearn_version" not in state:
             warn(f"Loading a {type(self).__name__} that fastnn {version} saved into fastnn {fastnn.__version__}.")
@@ -256,10 +262,61 @@ def _checked_arrays(name: str, arrays: Any, shape: str, n_axes: int) -> list[Arr
     dense = []
     if hasattr(arrays, "__iter__"):
         dense = [np.asarray(array.toarray() if hasattr(array, "toarray") else array) for array in arrays]
-    if not dense or any(array.ndim != n_axes or array.dtype.kind not in "biuf" for array in dense):
+    if not dense or any(array.ndim != n_axes or array.dtype.kind not in "biuf" or not array.size for array in dense):
         found = [(array.shape, array.dtype.name) for array in dense] or repr(arrays)
         raise ValueError(f"{name} must be a list of arrays {shape} of real numbers, one per layer, got {found}")
     return dense
+
+
+def _pack_record(state: dict[str, Any]) -> None:
+    """Have the record of the epochs take few bytes of a pickle, and no seconds, which differ between equal fits."""
+    for name in REPEATED.values():
+        if name in state:
+            state[name] = _packed(state[name])
+    if "history_" in state:
+        n = len(state["history_"].get("loss", ()))
+        state["history_"] = {
+            name: _packed_column(name, _packed(column), n, state) for name, column in state["history_"].items()
+        }
+
+
+def _packed(column: Any) -> Any:
+    """Return an array, which takes 8 bytes a number, of a list of floats, which takes 9."""
+    are_floats = isinstance(column, list) and all(isinstance(value, float) for value in column)
+    return np.array(column, np.float64) if are_floats else column
+
+
+def _packed_column(name: str, column: Any, n_epochs: int, state: dict[str, Any]) -> Any:
+    """Return a number if it is that of all epochs, None if another attribute has the column, else the column."""
+    if not isinstance(column, np.ndarray):
+        return column
+    if name == "seconds":
+        return math.nan
+    other = state.get(REPEATED.get(name, ""))
+    if isinstance(other, np.ndarray) and column.tobytes() == other.tobytes():
+        return None
+    is_constant = name != "loss" and len(column) == n_epochs > 0 and (column == column[0]).all()
+    return float(column[0]) if is_constant else column
+
+
+def _unpack_record(state: dict[str, Any]) -> None:
+    if "history_" in state:
+        columns = {
+            name: state[REPEATED[name]] if column is None else column for name, column in state["history_"].items()
+        }
+        n = len(columns.get("loss", ()))
+        state["history_"] = {
+            name: n * [column] if isinstance(column, float) else _unpacked(column) for name, column in columns.items()
+        }
+        if "loss" in columns and columns["loss"] is state.get(REPEATED["loss"]):  # one list, as after a fit
+            state[REPEATED["loss"]] = state["history_"]["loss"]
+    for name in REPEATED.values():
+        if name in state:
+            state[name] = _unpacked(state[name])
+
+
+def _unpacked(column: Any) -> Any:
+    return column.tolist() if isinstance(column, np.ndarray) else column
 
 
 def _same(arrays: list[Array], others: list[Array]) -> bool:

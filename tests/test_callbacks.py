@@ -13,6 +13,8 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
+import sklearn
 from helpers import csr, watch_calls
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -620,6 +622,24 @@ def test_steps_of_several_epochs_are_gone_through_again(batch_size, shuffle):
     if (at, step) == watch.bad:
         for ours, theirs in zip(model.coefs_, watch.parameters[0], strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_poisson_loss_that_overflows_is_told_of(dtype):
+    model = MLPRegressor("poisson", solver="sgd", learning_rate_init=10.0, random_state=0, max_iter=20)
+    with pytest.raises(ValueError, match=ERROR.format(2, 1, "the learning rate is 10 ")):
+        model.fit(X.astype(dtype), (7 * Y).astype(dtype))
+    assert np.isfinite(model.coefs_[0]).all() and model.n_iter_ < 20
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["X", "sparse X", "y"])
+def test_what_is_not_finite_is_named_where_nobody_looks_for_it(where, bad):
+    rows, y = X.copy(), Y.astype(float)
+    (y if where == "y" else rows)[57] = bad
+    message = rf"non-finite.*in epoch 1, step 1; .*kept\. Likely cause: {where[-1]} holds NaN or infinity \("
+    with sklearn.config_context(assume_finite=True), pytest.raises(ValueError, match=message):
+        MLPRegressor(random_state=0).fit(scipy.sparse.csr_array(rows) if where == "sparse X" else rows, y)
 
 
 def test_early_stopping_keeps_the_best_weights():

@@ -363,6 +363,17 @@ def test_pickle_holds_the_parameters_once_and_each_moment_once(solver, most):
     assert len(pickle.dumps(model.discard_optimizer())) < 1.1 * n_bytes
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_pickle_of_a_small_network_after_many_epochs():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(50, 64)).astype(np.float32), np.arange(50) % 10
+    model = MLPClassifier(random_state=0, n_iter_no_change=200).fit(X, y)
+    n_bytes = sum(array.nbytes for array in model.coefs_ + model.intercepts_)
+    assert model.n_iter_ == 200 and n_bytes == 4 * (65 * 100 + 101 * 10)
+    assert len(pickle.dumps(model)) < 3.2 * n_bytes
+    assert len(pickle.dumps(model.discard_optimizer())) < 1.1 * n_bytes
+
+
 def test_refit_starts_anew():
     X, y = data("multiclass")
     model = MLPClassifier(random_state=0, tol=1e9).fit(X, y)
@@ -438,6 +449,22 @@ def test_coefs_that_were_assigned_stay_as_they_are(change):
         ours *= 2
         w *= 2
     np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize("through", [lambda model: model, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize(("n_rows", "message"), [
+    (5, "coefs_[0] must have a row for each feature of X, the shape (6, 9), got (5, 9)"),
+    (7, "coefs_[0] must have a row for each feature of X, the shape (6, 9), got (7, 9)"),
+    (0, "coefs_ must be a list of arrays (n_in, n_out) of real numbers, one per layer, got [((0, 9), 'float64'),"),
+])  # fmt: skip
+def test_coefs_of_other_inputs_are_refused(n_rows, message, through):
+    model, _ = fit_both("multiclass")
+    X, y = data("multiclass")
+    model.coefs_[0] = np.ones((n_rows, 9))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        through(model).predict(X)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        through(model).partial_fit(X, y)
 
 
 def test_no_write_to_the_coefs_is_lost_among_threads():
@@ -592,6 +619,24 @@ def test_a_write_is_not_lost_to_a_network_that_another_thread_makes_meanwhile(ch
     others[0].join()
     theirs.coefs_[0][:3] = 0.0
     np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(X), rtol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("way", ["adam", "lbfgs", "partial_fit"])
+@pytest.mark.parametrize("sizes", [(7,), 3, (4, 2), ()], ids=str)
+def test_other_hidden_layers_than_those_a_training_goes_on_with(way, sizes):
+    X, y = data("regression")
+    solver = way if way == "lbfgs" else "adam"
+    model = MLPRegressor(hidden_layer_sizes=4, max_iter=2, warm_start=True, random_state=0, solver=solver)
+    twin = clone(model)
+    go_on = MLPRegressor.partial_fit if way == "partial_fit" else MLPRegressor.fit
+    go_on(go_on(twin, X, y), X, y)
+    go_on(model, X, y).set_params(hidden_layer_sizes=sizes)
+    message = f"hidden_layer_sizes={sizes} is not used: .* of [4] units; to begin anew, call fit with warm_start=False"
+    with pytest.warns(UserWarning, match=re.escape(message).replace(r"\.\*", ".*")):
+        go_on(model, X, y)
+    np.testing.assert_array_equal(model.predict(X), twin.predict(X))
+    assert model.set_params(warm_start=False).fit(X, y).n_layers_ == len(np.atleast_1d(sizes)) + 2
 
 
 @pytest.mark.parametrize("model", [MLPClassifier, MLPRegressor])

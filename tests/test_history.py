@@ -4,6 +4,7 @@ import builtins
 import math
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 
@@ -73,11 +74,67 @@ def test_from_scikit_learn():
     assert list(map(math.isnan, model.history_["seconds"])) == 3 * [True] + 3 * [False]
 
 
-def test_pickles():
-    model = MLPClassifier(max_iter=3, random_state=0, warm_start=True).fit(X, Y)
+def without_seconds(model):
+    return {name: column for name, column in model.history_.items() if name != "seconds"}
+
+
+GOING_ON = {
+    "warm start": lambda model: model.fit(X, Y),
+    "partial_fit": lambda model: model.set_params(early_stopping=False).partial_fit(X, Y),
+}
+
+
+@pytest.mark.parametrize("go_on", GOING_ON.values(), ids=GOING_ON)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"early_stopping": True}, {"solver": "sgd", "learning_rate": "invscaling"}, {"solver": "lbfgs"}],
+    ids=str,
+)
+def test_pickles_have_all_but_the_seconds(settings, go_on):
+    model = MLPClassifier(max_iter=3, random_state=0, warm_start=True, **settings).fit(X, Y)
     again = pickle.loads(pickle.dumps(model))
-    assert again.history_ == model.history_ and again.history_["loss"] is again.loss_curve_
-    assert lengths(again.fit(X, Y)) == {"loss": 6, "learning_rate": 6, "seconds": 6}
+    assert without_seconds(again) == without_seconds(model) and list(again.history_) == list(model.history_)
+    assert list(map(math.isnan, again.history_["seconds"])) == 3 * [True]
+    assert all(type(value) is float for column in again.history_.values() for value in column)
+    if model.solver == "lbfgs":
+        return
+    assert again.history_["loss"] is again.loss_curve_ and again.loss_curve_ == model.loss_curve_
+    assert again.validation_scores_ == model.validation_scores_
+    n = 3 + go_on(model).n_iter_
+    assert lengths(go_on(again)) == lengths(model) == dict.fromkeys(model.history_, n)
+    np.testing.assert_equal(without_seconds(again), without_seconds(model))
+    assert list(map(math.isnan, again.history_["seconds"])) == 3 * [True] + (n - 3) * [False]
+
+
+def test_pickles_of_what_callbacks_wrote():
+    class Logs(fastnn.Callback):
+        def on_epoch_end(self, fit):
+            fit.log("same", 7)
+            if fit.epoch == 2:
+                fit.log("second", 2)
+
+    model = MLPClassifier(max_iter=3, random_state=0, callbacks=[Logs()]).fit(X, Y)
+    model.callbacks = None
+    model.history_["words"] = ["a", "a", "a"]
+    again = pickle.loads(pickle.dumps(model)).history_
+    assert again["same"] == [7, 7, 7] and again["words"] == ["a", "a", "a"]
+    np.testing.assert_equal(again["second"], [math.nan, 2, math.nan])
+
+
+def test_pickles_from_before_columns_were_packed():
+    model = MLPClassifier(max_iter=1, random_state=0).fit(X, Y)
+    state = {**model.__getstate__(), "history_": model.history_, "loss_curve_": model.loss_curve_}
+    old = MLPClassifier.__new__(MLPClassifier)
+    old.__setstate__(pickle.loads(pickle.dumps(state)))
+    assert old.history_ == model.history_ and old.history_["loss"] is old.loss_curve_
+
+
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"solver": "lbfgs"}], ids=str)
+def test_equal_fits_give_equal_pickles(settings):
+    first, second = (MLPClassifier(max_iter=3, random_state=0, **settings).fit(X, Y) for _ in range(2))
+    assert first.history_["seconds"] != second.history_["seconds"]
+    assert pickle.dumps(first) == pickle.dumps(second)
+    assert joblib.hash(first) == joblib.hash(second) == joblib.hash(pickle.loads(pickle.dumps(first)))
 
 
 # -- plot_history -----------------------------------------------------------------------------------------------------

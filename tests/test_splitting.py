@@ -65,9 +65,10 @@ def test_nothing_is_lost_and_the_balance_is_kept():
 @pytest.mark.parametrize(
     ("y", "fraction", "message"),
     [
-        ([1] + 9 * [0], 0.2, r"least populated class.*\['True'\]"),
-        ([0] + 9 * [1], 0.2, r"least populated class.*\['False'\]"),
-        ([0, 1], 0.5, r"least populated class.*\['False', 'True'\]"),
+        # scikit-learn 1.7 does not name the classes.
+        ([1] + 9 * [0], 0.2, r"least populated class.*(\['True'\]|in y has only 1 member,)"),
+        ([0] + 9 * [1], 0.2, r"least populated class.*(\['False'\]|in y has only 1 member,)"),
+        ([0, 1], 0.5, r"least populated class.*(\['False', 'True'\]|in y has only 1 member,)"),
         (5 * [0, 1], 0.1, "test_size = 1 should be greater or equal to the number of classes = 2"),
         (5 * [0, 1], 0.9, "train_size = 1 should be greater or equal to the number of classes = 2"),
         ([1], 0.5, "With n_samples=1"),

@@ -3,8 +3,8 @@
 Arrays are by unit: element (unit, row) of z or t at unit * n + row, for n rows in the block, of which padding rows
 have weight 0. `*_output(z)` turns pre-activations into outputs in place. `*_loss(dz, t, weight, loss)` takes
 pre-activations in `dz` and leaves weight * dE/dz there, and weight * E of each row in `loss`. Everything is computed
-from pre-activations, so z of +-1e4 neither overflows nor takes the logarithm of 0. The table has the name of each
-output function and what it does in NumPy, of which arrays are by row.
+from pre-activations, so z of +-1e4 neither overflows, other than in exp, nor takes the logarithm of 0. The table has
+the name of each output function and what it does in NumPy, of which arrays are by row.
 """
 
 import numpy as np
@@ -126,14 +126,14 @@ def exp_output(z):
 def exp_loss(dz, t, weight, loss):
     """E = sum over outputs of t log(t / p) - t + p for p = exp(z), half the Poisson deviance.
 
-    p saturates at exp(80), far beyond any prediction of use, so that one wild row does not make the rest NaN.
+    It overflows with exp, by which a training that diverges is seen; but not in rows that do not count.
     """
-    n, zero, most = loss.size, dz.dtype.type(0.0), dz.dtype.type(80.0)
+    n, zero = loss.size, dz.dtype.type(0.0)
     for u in range(dz.size // n):
         dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
         for i in range(n):
-            z = dz_u[i]
-            p = exp(most if z > most else z)
+            z = zero if weight[i] == zero else dz_u[i]
+            p = exp(z)
             target = t_u[i]
             entropy = target * log(target)
             entropy = zero if target == zero else entropy

@@ -344,6 +344,6 @@ _short = reprlib.repr  # a message is not as long as what is wrong
 def _safetensors() -> Any:
     try:
         import safetensors.numpy
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError("to save or load a model needs safetensors: python -m pip install 'fastnn[save]'") from error
     return safetensors

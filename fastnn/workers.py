@@ -23,6 +23,7 @@ import numpy.typing as npt
 from fastnn import parallel
 from fastnn.kernels import system, team
 from fastnn.kernels.listening import LOOKS_APART
+from fastnn.kernels.room import FOR_A_THREAD, has_room
 from fastnn.layout import empty
 
 Crew = npt.NDArray[np.int64]
@@ -78,7 +79,7 @@ class Workers:
         """
         with contextlib.suppress(IndexError):
             taken.extend(itertools.islice(iter(self.free.pop, None), n))
-        while len(taken) < n:
+        while len(taken) < n and has_room(FOR_A_THREAD):
             worker = Worker()
             taken.append(worker)
             try:
@@ -150,7 +151,7 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
 
     Other than `kernels.listening.call_apart` it always waits for the end: the call writes to the caller's arrays.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or not has_room(FOR_A_THREAD):
         code(crew, arguments)
         return
     errors: list[BaseException] = []

@@ -49,7 +49,7 @@ LAYERS = [
     {"kernels.system"},
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
-    {"atomic", "trees", "checks", "log", "plotting"},
+    {"kernels.room", "atomic", "trees", "checks", "log", "plotting"},
     {"pieces"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}

@@ -31,6 +31,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from fastnn.kernels.inner import Entry, Inner
 from fastnn.kernels.listening import call_apart
+from fastnn.kernels.room import FOR_A_THREAD, TO_COMPILE, TO_LOAD, has_room
 
 if sys.platform == "win32":
     import msvcrt
@@ -201,7 +202,8 @@ def _note_of_waiting(folder: Path | None) -> Iterator[None]:
     timer = threading.Timer(NOTE_AFTER, tell)
     timer.daemon = True
     with contextlib.suppress(RuntimeError):  # there can be no more threads: then without
-        timer.start()
+        if has_room(FOR_A_THREAD):
+            timer.start()
     try:
         yield
     finally:
@@ -266,19 +268,34 @@ def _lock(file: IO[bytes]) -> bool:
 
 def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
     """Compile or load a dispatcher; what is wrong with the cache costs time, and a line in the log, but no more."""
+    _check_room(is_kept=folder is not None and _is_kept(folder))
     try:
         dispatcher.compile(signature)
     except Exception as error:  # whatever Numba makes of a damaged file
-        if folder is None:
+        if folder is None or isinstance(error, MemoryError):
             raise
         if dispatcher.overloads:
             _warn("compiled kernels cannot be kept in %s: %r", folder, error)
             return
         _warn("compiled kernels in %s cannot be used, so they are compiled again: %r", folder, error)
-        shutil.rmtree(folder, ignore_errors=True)
+        if getattr(error, "errno", None) not in OWN_LIMITS:
+            shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
         _compile(dispatcher, signature, None)
+
+
+def _check_room(is_kept: bool) -> None:
+    n, action = (TO_LOAD, "load") if is_kept else (TO_COMPILE, "compile")
+    if not has_room(n):
+        raise MemoryError(
+            f"to {action} its kernels fastnn needs {n >> 20} MiB of memory, more than this process may have; raise"
+            " its limit (such as `ulimit -v`), or hold less data"
+            + ("" if is_kept else ", or run `fastnn warmup` before")
+        )
+
+
+OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # say nothing about the files
 
 
 class Locator(caching._CacheLocator):  # type: ignore[misc]

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from fastnn.kernels.room import FOR_A_THREAD, has_room
+
 LOOKS_APART = 0.05  # seconds; a system on which a signal does not end a wait has it looked for
 
 
@@ -16,7 +18,7 @@ def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
     It is for calls whose work is of use all the same, and in which nothing of the caller's is written to.
     """
-    if threading.get_ident() != threading.main_thread().ident:
+    if threading.get_ident() != threading.main_thread().ident or not has_room(FOR_A_THREAD):
         return function(*arguments)
     results: list[Any] = []
     errors: list[BaseException] = []

@@ -1,5 +1,6 @@
 """The README and the docs: every Python block runs, every link leads somewhere, every figure is a stored one."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -62,19 +63,31 @@ def apply(diff, root):
     path.write_text(source, "utf-8")
 
 
+@pytest.fixture(scope="module")
+def run_examples(tmp_path_factory):
+    """Run the blocks of a page, and return the folder that they ran in: in one process for each page, and but once."""
+
+    @functools.cache
+    def run(name):
+        page, folder, environment = text_of(name), tmp_path_factory.mktemp("page"), {**os.environ}
+        diffs = [text for kind, text in BLOCK.findall(page) if kind == "diff" and text.startswith("--- fastnn/")]
+        if diffs:
+            package = shutil.copytree(ROOT / "fastnn", folder / "fastnn", ignore=shutil.ignore_patterns("__pycache__"))
+            for diff in diffs:
+                apply(diff, folder)
+            environment |= {"NUMBA_CACHE_DIR": str(package), "FASTNN_NUM_THREADS": "1"}
+        script = folder / f"{Path(name).stem}.py"
+        script.write_text(script_of(page), "utf-8")
+        run_script(script, environment={**environment, "PYTHONPATH": str(folder if diffs else ROOT)})
+        return folder
+
+    return run
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "```python" in text_of(name)])
-def test_examples_run(name, tmp_path):
-    """In one process for each page, in the page's order, and with the changes to the package that the page shows."""
-    page, environment = text_of(name), {**os.environ, "PYTHONPATH": str(ROOT)}
-    diffs = [diff for language, diff in BLOCK.findall(page) if language == "diff" and diff.startswith("--- fastnn/")]
-    if diffs:
-        package = shutil.copytree(ROOT / "fastnn", tmp_path / "fastnn", ignore=shutil.ignore_patterns("__pycache__"))
-        for diff in diffs:
-            apply(diff, tmp_path)
-        environment |= {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(package), "FASTNN_NUM_THREADS": "1"}
-    script = tmp_path / f"{Path(name).stem}.py"
-    script.write_text(script_of(page), "utf-8")
-    run_script(script, environment=environment)
+def test_examples_run(name, run_examples):
+    """In the page's order, and with the changes to the package that the page shows."""
+    run_examples(name)
 
 
 def run_script(script, *arguments, environment):
@@ -120,18 +133,16 @@ def state_dict_of(page):
     return shapes
 
 
-def test_the_saved_model_fits_the_torch_network_of_the_page(tmp_path):
+def test_the_saved_model_fits_the_torch_network_of_the_page(run_examples):
     """Without PyTorch: the names and shapes are those of its state dict, and its arithmetic predicts the same."""
-    page, script = text_of("docs/saving.md"), tmp_path / "saving.py"
-    script.write_text(script_of(page), "utf-8")
-    run_script(script, environment={**os.environ, "PYTHONPATH": str(ROOT)})
-    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    page, folder = text_of("docs/saving.md"), run_examples("docs/saving.md")
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     assert {name: tensor.shape for name, tensor in tensors.items()} == state_dict_of(page)
     assert {tensor.dtype.name for tensor in tensors.values()} == {"float64"}  # .double()
     X, _ = load_digits(return_X_y=True)
     hidden = np.maximum(X @ tensors["0.weight"].T + tensors["0.bias"], 0)  # as torch.nn.Linear and ReLU do
     logits = hidden @ tensors["2.weight"].T + tensors["2.bias"]
-    np.testing.assert_allclose(softmax(logits, 1), fastnn.load(tmp_path / "model.safetensors").predict_proba(X), 1e-9)
+    np.testing.assert_allclose(softmax(logits, 1), fastnn.load(folder / "model.safetensors").predict_proba(X), 1e-9)
 
 
 def test_what_torch_takes_is_what_the_page_shows():

@@ -184,18 +184,18 @@ def test_a_full_disk(small):
     assert answer(small)[:2] == (2.0, True)  # nothing was left that is in the way
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_damaged_machine_code_is_never_run(part, small, tmp_path):
+def test_damaged_machine_code_is_never_run(small, tmp_path):
     """What a crash of the machine leaves of a file may be as long as the whole, and unpickle well."""
     answer(small)
-    (file,) = (tmp_path / "cache").glob("*/small/*.nbc")
-    content = bytearray(file.read_bytes())
-    start = len(content) * part // 4
-    content[start : start + 64] = bytes(byte ^ 1 for byte in content[start : start + 64])
-    file.write_bytes(content)
-    value, is_compiled, err = answer(small)
-    assert value == 2.0 and is_compiled and "cannot be used" in err
-    assert answer(small) == (2.0, False, "")
+    for part in range(4):
+        (file,) = (tmp_path / "cache").glob("*/small/*.nbc")
+        content = bytearray(file.read_bytes())
+        start = len(content) * part // 4
+        content[start : start + 64] = bytes(byte ^ 1 for byte in content[start : start + 64])
+        file.write_bytes(content)
+        value, is_compiled, err = answer(small)
+        assert value == 2.0 and is_compiled and "cannot be used" in err, part
+        assert answer(small) == (2.0, False, ""), part
 
 
 def test_the_cache_is_removed_while_a_process_runs(small, tmp_path):
@@ -310,13 +310,14 @@ def test_a_killed_process_blocks_nobody(small):
     """
     holder = started(script, **small)
     assert holder.stdout.readline() == "locked\n"
-    waiting = started("import small; small.jit.NOTE_AFTER = 1.0; " + ANSWER, **small)
+    waiting = started("import small; small.jit.NOTE_AFTER = 0.1; " + ANSWER, **small)
+    assert "compiling the kernels" in waiting.stderr.readline()
     with pytest.raises(subprocess.TimeoutExpired):
-        waiting.wait(4)
+        waiting.wait(1)
     holder.kill()
     out, err = finished(waiting)
     assert out == "2.0 True\n"
-    assert err.count("compiling the kernels") == 1
+    assert not err
     holder.communicate()
 
 

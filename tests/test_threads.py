@@ -814,7 +814,7 @@ LAYERS = [
     for layer in ("tbb", "omp", "workqueue")
 ]
 every_layer = pytest.mark.parametrize("layer", LAYERS)
-# For tests of ten seconds; with FASTNN_FULL=1 in the environment they too go through every layer.
+# For tests that load no layer, and those of ten seconds; with FASTNN_FULL=1 they too go through every layer.
 by_default = pytest.mark.parametrize("layer", ["default"])
 every_layer_in_full = every_layer if os.environ.get("FASTNN_FULL") == "1" else by_default
 
@@ -845,7 +845,7 @@ def run_job(layer, script, **environment):
     return run_script(JOB + lines, NUMBA_THREADING_LAYER=layer, PYTHONPATH=path, **environment)
 
 
-@every_layer
+@every_layer_in_full
 def test_eight_python_threads_fit_and_predict_at_once(layer):
     script = """
 seeds = list(range(4)) * 2
@@ -866,6 +866,7 @@ for key, bits in found:
 
 @every_layer
 def test_parallel_regions_of_the_user_run_beside(layer):
+    """And children of a process that has loaded the layer, and that has trained, train too."""
     script = f"""
 import ctypes, numba
 if os.path.exists({TBB!r}):
@@ -888,12 +889,18 @@ while not done.is_set():
     assert total(x) == x.size
 worker.join()
 assert found == [serial] * 5
+if hasattr(os, "fork"):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if trained_in_a_team() == serial else 1)
+    assert os.waitpid(child, 0)[1] == 0
 """
     run_job(layer, script)
 
 
 @FORKS
-@every_layer
+@every_layer_in_full
 def test_children_of_a_server_that_has_trained_train(layer):
     """A pre-forking server: several children at once, and children of children; the parent goes on."""
     script = """
@@ -917,7 +924,7 @@ assert train() == serial
 
 
 @FORKS
-@every_layer
+@every_layer_in_full
 def test_a_fork_beside_threads_that_train(layer):
     """The child has none of them, nor what they held."""
     script = """
@@ -963,7 +970,7 @@ found = joblib.Parallel(2, backend="threading")(joblib.delayed(train)() for _ in
 }
 
 
-@every_layer
+@every_layer_in_full
 @pytest.mark.parametrize("pool", POOLS)
 def test_pools_of_a_process_that_has_trained(pool, layer):
     if "fork" in pool and not hasattr(os, "fork"):

@@ -4,6 +4,8 @@ import argparse
 import os
 import runpy
 import sys
+import types
+import zipfile
 
 DTYPES = ["float32", "float64"]
 
@@ -49,7 +51,21 @@ def _run_patched(script: str, arguments: list[str]) -> None:
     sys.argv[:] = [script, *arguments]
     if not sys.flags.safe_path:  # else Python puts no folder there
         sys.path[0] = os.path.dirname(os.path.realpath(script))
-    runpy.run_path(script, run_name="__main__")
+    if script.endswith(".pyc") or zipfile.is_zipfile(script):
+        runpy.run_path(script, run_name="__main__")
+    else:
+        _run_source(script)
+
+
+def _run_source(script: str) -> None:
+    """Run a Python file as the module `__main__`, and leave it there for what runs after its last line."""
+    module = types.ModuleType("__main__")
+    module.__file__ = os.path.abspath(script)
+    module.__annotations__ = {}
+    with open(script, "rb") as file:
+        code = compile(file.read(), module.__file__, "exec", dont_inherit=True)
+    sys.modules["__main__"] = module
+    exec(code, vars(module))
 
 
 def _parser() -> argparse.ArgumentParser:

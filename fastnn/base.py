@@ -82,7 +82,9 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         "https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.{estimator_name}.html"
     )
 
-    n_jobs: int | None = None  # of models from scikit-learn's pickles, which do not have it
+    # Of models from scikit-learn's pickles, and of subclasses that set its parameters, and no others.
+    n_jobs: int | None = None
+    callbacks: list[Callback] | tuple[Callback, ...] | None = None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -305,6 +307,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             sample_weight = pieces.mapped(  # as in the kernels
                 lambda weights: np.where(np.abs(weights) < least, 0, weights), sample_weight, X.dtype
             )
+            if sample_weight.sum() == 0 and sample_weight.any():  # the loss is a mean over them
+                raise ValueError("sample_weight must not add up to 0, got weights that cancel each other out")
         return _by_rows(X), y, sample_weight
 
     def _begin(self, net: MLP) -> None:

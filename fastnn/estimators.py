@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from fastnn import pieces
 from fastnn.base import STOCHASTIC_SOLVERS, BaseMLP
 from fastnn.callbacks import Callback
+from fastnn.fitted import warn
 
 Array = npt.NDArray[Any]
 
@@ -187,7 +188,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return indices, len(self.classes_) if is_multiclass else 1
 
     def _find_classes(self, y: Any) -> None:
-        classes = np.unique(y) if y.ndim == 1 and y.dtype.kind in "iu" else None
+        classes = np.unique(y) if y.ndim == 1 and y.dtype.kind in "iu" and y.dtype.isnative else None
         if classes is None or 2 * len(classes) > len(y):  # so many that scikit-learn may have something to say
             self._label_binarizer = binarizer = LabelBinarizer().fit(y)
             self.classes_ = binarizer.classes_
@@ -307,6 +308,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return tags
 
 
+# What Python says of wrong arguments names the class that has the parameters' documentation.
+BaseMLP.__init__.__qualname__ = "MLPClassifier.__init__"
+
+
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     """Multilayer perceptron regressor, with the parameters and results of scikit-learn's `MLPRegressor`.
 
@@ -415,8 +420,14 @@ best_validation_score_
     def _encode(self, y: Any, is_new: bool, incremental: bool, dtype: npt.DTypeLike) -> tuple[Array, int]:
         if sparse.issparse(y):
             raise TypeError("Sparse y was passed, but dense targets are required; use y.toarray()")
+        output = "exp" if self.loss == "poisson" else "identity"
         if is_new:
-            self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
+            self.out_activation_ = output
+        elif output != self.out_activation_:
+            warn(
+                f"loss={self.loss!r} is not used: the training goes on with that of the first fit; to begin anew, call"
+                " fit with warm_start=False"
+            )
         if self.out_activation_ == "exp" and y.size and y.min() < 0:  # before a model that is there is begun anew
             raise ValueError(f"y must be at least 0 for loss 'poisson', got {y.min()}")
         return pieces.converted(y, dtype), 1 if y.ndim == 1 else y.shape[1]

@@ -1,5 +1,10 @@
 """scikit-learn's checks of an estimator's conventions."""
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 from helpers import shared_parameters
 from sklearn import neural_network as sklearn_nn
@@ -45,6 +50,14 @@ def test_number_of_checks():
 @parametrize_with_checks(DEFAULTS)
 def test_every_check_passes(estimator, check):
     check(estimator)
+
+
+def test_the_checks_of_array_api_pass():
+    """They are skipped without a variable that has to be there before SciPy is imported."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command += ["-k", "every_check and array_api"]
+    done = subprocess.run(command, env={**os.environ, "SCIPY_ARRAY_API": "1"}, capture_output=True, text=True)
+    assert re.search(r"[12] passed", done.stdout) and "skipped" not in done.stdout, done.stdout
 
 
 @parametrize_with_checks(OTHERS)

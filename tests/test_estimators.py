@@ -639,6 +639,40 @@ def test_other_hidden_layers_than_those_a_training_goes_on_with(way, sizes):
     assert model.set_params(warm_start=False).fit(X, y).n_layers_ == len(np.atleast_1d(sizes)) + 2
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_another_loss_than_that_of_the_first_fit_is_not_used():
+    X, y = data("regression")
+    settings = {"hidden_layer_sizes": (3,), "max_iter": 2, "warm_start": True, "random_state": 0}
+    model, twin = (MLPRegressor(**settings).fit(X, y) for _ in range(2))
+    with pytest.warns(UserWarning, match="loss='poisson' is not used"):
+        model.set_params(loss="poisson").fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), twin.fit(X, y).predict(X))
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_weights_that_cancel_each_other_out_are_refused(solver):
+    X, y = np.eye(4), np.array([0, 1, 0, 1])
+    with pytest.raises(ValueError, match="sample_weight must not add up to 0"):
+        MLPClassifier((2,), solver=solver).fit(X, y, [1, 2, -1, -2])
+
+
+@pytest.mark.parametrize("model", [MLPClassifier, MLPRegressor])
+def test_wrong_arguments_are_refused_in_the_name_of_the_class(model):
+    with pytest.raises(TypeError, match=f"^{model.__name__}.__init__.. got an unexpected keyword argument 'hiden"):
+        model(hiden_layer_sizes=(3,))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_subclass_with_scikit_learns_parameters_alone():
+    class Own(MLPClassifier):
+        def __init__(self, width=3):
+            self.width = width
+            vars(self).update(sklearn_nn.MLPClassifier((width,), max_iter=2, tol=1e9).get_params())
+            self.loss = "log_loss"
+
+    assert clone(Own(4)).fit(np.eye(4), [0, 1, 0, 1]).coefs_[0].shape == (4, 4)
+
+
 @pytest.mark.parametrize("model", [MLPClassifier, MLPRegressor])
 def test_the_documentation_is_of_this_version(model):
     assert "not supported" not in model.__doc__.lower()
@@ -687,7 +721,7 @@ def test_a_refused_poisson_fit_leaves_the_model_as_it_was():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint64, bool, float, str, object])
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint64, ">i4", bool, float, str, object])
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 5, 8])
 def test_classes_are_those_of_the_label_binarizer(n_classes, dtype):
     y = (np.arange(8) % n_classes).astype(str if dtype is object else dtype).astype(dtype)

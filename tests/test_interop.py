@@ -362,6 +362,26 @@ print(sys.argv, sys.path[0], __name__, sys.modules["__main__"].__dict__ is globa
     assert done.returncode == 0
 
 
+def test_a_script_is_the_main_module_after_its_end_and_knows_its_place(script, tmp_path):
+    """Its files are found when it has gone to another folder, its classes by threads and functions that come later."""
+    path = script("""
+import atexit, os, pickle, sys, threading
+class Foo: pass
+def save():
+    print(len(pickle.dumps(Foo())))
+def save_late():
+    threading.main_thread().join()
+    save()
+print(sys.argv, os.path.abspath(__file__), __annotations__, __spec__)
+os.chdir(os.path.dirname(os.getcwd()))
+print(os.path.isfile(__file__))
+atexit.register(save)
+threading.Thread(target=save_late).start()
+""")
+    done, plain = run(path.name, cwd=tmp_path), python(path.name, cwd=tmp_path)
+    assert done.stdout == plain.stdout and done.stdout.count("\n") == 4, done.stderr
+
+
 def test_a_link_leads_to_the_modules_beside_the_script(script, tmp_path):
     path = script("import sys; print(sys.path[0])")
     (tmp_path / "elsewhere").mkdir()

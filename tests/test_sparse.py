@@ -11,7 +11,7 @@ from helpers import DTYPES, TOLERANCE, assert_close, bits, check_against_referen
 from scipy import sparse
 
 import fastnn
-from fastnn import model
+from fastnn import model, plain
 from fastnn.kernels import epoch, forward, simd
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.layout import MAX_CAPACITY
@@ -337,6 +337,35 @@ def test_training_allocates_nothing_in_the_long_run(n_threads):
             tracemalloc.stop()
     assert after - before < 2_000  # what tracemalloc and the garbage collector themselves leave
     assert peak - before < 60_000 < X.nnz * 4
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("form", ["csr", "csc"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_the_estimators_never_make_x_dense(form, early_stopping):
+    """It would be 160 MB; what a fit holds beside the parameters are some copies of X as it is."""
+    X = csr(2000, 20_000, "float32", 0.002).asformat(form)
+    y = np.arange(X.shape[0]) % 2
+    model = fastnn.MLPClassifier((4,), max_iter=1, early_stopping=early_stopping)
+    model.fit(X[:20], y[:20])  # imports and compiles
+    tracemalloc.start()
+    try:
+        model.fit(X, y).predict_proba(X)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+
+
+def test_numpys_prediction_holds_no_hidden_units_of_all_rows():
+    X, W = np.ones((20_000, 2), "float32"), [np.ones((2, 500), "float32"), np.ones((500, 1), "float32")]
+    tracemalloc.start()
+    try:
+        plain.forward(X, W, [w[0] for w in W], ["relu"], "identity")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6 < len(X) * 500 * 4
 
 
 def test_no_buffer_grows_with_the_inputs(monkeypatch):

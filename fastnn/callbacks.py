@@ -32,7 +32,7 @@ from fastnn.checks import (
     seconds_of,
 )
 from fastnn.log import logger
-from fastnn.trees import check_tree, damage_told
+from fastnn.trees import check_counts, check_tree, damage_told
 
 Array = npt.NDArray[Any]
 Parameters = tuple[list[Array], list[Array]]
@@ -384,6 +384,8 @@ class EarlyStopping(Callback):
     def on_fit_begin(self, fit: Fit) -> None:
         self.best_score_, self.best_epoch_, self._count = -math.inf, 0, 0
         self._best: Parameters | None = None
+        net = fit.model._network()
+        self._kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in (net.weights, net.biases)]
         self._scorer = self._found_scorer()
 
     def _found_scorer(self) -> Callable[[Any, Any, Any], float]:
@@ -418,8 +420,19 @@ class EarlyStopping(Callback):
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_score_, self.best_epoch_, self._count = state["score"], state["epoch"], state["count"]
+        check_counts(state, "epoch", "count")
+        if state["best"] is not None:
+            self._check_best(state["best"])
+        self.best_score_, self.best_epoch_, self._count = float(state["score"]), state["epoch"], state["count"]
         self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
+
+    def _check_best(self, best: list[list[Array]]) -> None:
+        """Refuse at once what the model could not be given in the end."""
+        kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in best]
+        if kinds != self._kinds:
+            raise ValueError("its best weights are not of this network")
+        if not all(np.isfinite(array).all() for arrays in best for array in arrays):
+            raise ValueError("its best weights are not finite")
 
 
 class TimeBudget(Callback):
@@ -538,6 +551,7 @@ class _Log(Callback):
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_counts(state, "position")
         self._position = min(state["position"], self._file.tell())  # somebody may have removed the lines since
 
     def __getstate__(self) -> dict[str, Any]:
@@ -584,7 +598,9 @@ class CSVLog(_Log):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._columns = state["columns"]
+        if not all(isinstance(name, str) for name in state["columns"]):
+            raise ValueError(f"its columns are {state['columns']!r}")
+        self._columns = list(state["columns"])
 
 
 class JSONLinesLog(_Log):

@@ -359,6 +359,30 @@ def test_what_cannot_be_loaded_gives_way_to_the_one_before(forge, tmp_path, capl
         classifier(Checkpoint(path)).fit(X, Y)
 
 
+@pytest.mark.parametrize("wrong", [
+    {"best": [[np.zeros((6, 3))], [np.zeros(3)]]}, {"best": [[np.zeros((6, 100))]]}, {"best": ["weights", "biases"]},
+    {"best": [[np.zeros((6, 100), "float32"), np.zeros((100, 3))], [np.zeros(100), np.zeros(3)]]},
+    {"best": [[np.zeros((6, 100)), np.zeros((100, 3))], [np.zeros(100), np.full(3, np.nan)]]},
+    {"score": "high"}, {"epoch": -1}, {"count": 1.5}, {"position": -1}, {"position": "0"}, {"columns": [1]},
+    {"columns": None},
+], ids=str)  # fmt: skip
+def test_a_forged_state_of_a_callback_is_refused(wrong, tmp_path):
+    """Before the training, not when the best weights are given back after it."""
+    epochs = []
+    told = [fastnn.EarlyStopping(X, Y), fastnn.CSVLog(tmp_path / "log"), Checkpoint(tmp_path / "c")]
+    classifier(StopAfter(2, lambda fit: fit.pause()), *told).fit(X, Y)
+    saved = read_tree(tmp_path / "c", checkpoint.KIND)
+    (state,) = (state for state in saved["state"]["callbacks"] if wrong.keys() <= state.keys())
+    state.update(wrong)
+    with open(tmp_path / "c", "wb") as file:
+        write_tree(file, checkpoint.KIND, saved)
+    (tmp_path / "c.previous").unlink(missing_ok=True)
+    kind = "EarlyStopping" if "best" in state else "CSVLog"
+    with pytest.raises(ValueError, match=f"/c is damaged: .*the state of {kind} is not one that it takes: "):
+        classifier(StopAfter(3, epochs.append), *told).fit(X, Y)
+    assert not epochs
+
+
 def test_a_log_that_was_removed_between_two_runs_begins_anew(tmp_path):
     told = [fastnn.CSVLog(tmp_path / "log"), Checkpoint(tmp_path / "c")]
     classifier(StopAfter(5, lambda fit: fit.pause()), *told).fit(X, Y)

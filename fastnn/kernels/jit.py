@@ -333,7 +333,10 @@ class CheckedFiles(caching.IndexDataCacheFile):  # type: ignore[misc]
         return content + _checksum(content)
 
     def _load_data(self, name: str) -> Any:
-        whole = Path(self._data_path(name)).read_bytes()
+        path = Path(self._data_path(name))
+        if path.is_dir():  # to Numba a file that cannot be opened is one that is gone, and it cannot write here either
+            raise ValueError(f"{name} is a folder")
+        whole = path.read_bytes()
         content = whole[:-CHECKSUM_SIZE]
         if whole[-CHECKSUM_SIZE:] != _checksum(content):
             raise ValueError(f"the checksum of {name} is wrong")

@@ -31,6 +31,7 @@ from fastnn.checks import (
     check_places,
     seconds_of,
 )
+from fastnn.kernels.jit import say
 from fastnn.log import logger
 from fastnn.trees import check_counts, check_tree, damage_told
 
@@ -674,7 +675,7 @@ class ProgressBar(Callback):
         self._last = time.monotonic()
         score = f", validation score {fit.row['validation_score']:.4g}" if "validation_score" in fit.row else ""
         after = self._last - self._began
-        print(f"epoch {fit.epoch}/{fit.max_epochs}: loss {fit.loss:.4g}{score}, {after:.0f} s", file=sys.stderr)
+        say(f"epoch {fit.epoch}/{fit.max_epochs}: loss {fit.loss:.4g}{score}, {after:.0f} s")
 
     def on_fit_end(self, fit: Fit) -> None:
         if self._bar is not None:
@@ -688,4 +689,4 @@ def _shows_bars() -> bool:
     from tqdm.auto import tqdm
 
     is_notebook = any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__)
-    return is_notebook or sys.stderr.isatty()
+    return is_notebook or (sys.stderr is not None and sys.stderr.isatty())

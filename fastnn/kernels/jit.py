@@ -216,7 +216,14 @@ def _warn(message: str, *values: Any) -> None:
     logger.warning(message, *values)
     handlers = _handlers(logger)
     if handlers and all(isinstance(handler, logging.NullHandler) for handler in handlers):
-        print(message % values, file=sys.stderr)
+        say(message % values)
+
+
+def say(line: str) -> None:
+    """Write a line to stderr; a job goes on where that is closed (`2>&-`), or its disk is full."""
+    if sys.stderr is not None:  # None is stdout to `print`
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr)
 
 
 def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:

@@ -536,6 +536,8 @@ class _Log(Callback):
         try:
             self._write(self._line(fit.row).encode())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._position)  # half a line: there may never be room for its end
             warnings.warn(f"{self.path} cannot be written: {error}; the training goes on", stacklevel=2)
 
     def _write(self, line: bytes) -> None:

@@ -27,9 +27,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        If the file cannot be written.
+        If the file cannot be written, or there is something that a new file must not take the place of.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # root could replace /dev/null, for all processes
+        raise OSError(f"{path} must be a regular file, not a folder, a device or a pipe; use another path")
+    if is_output(path):
+        raise OSError(f"{path} must not be where stdout or stderr go; use another path")
     temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:
@@ -41,6 +45,15 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def is_output(path: Path) -> bool:
+    """Whether what this process prints goes to a file: a log would cut it, a new file would take its place."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed, or there is no such file
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return True
+    return False
 
 
 def temporary_beside(path: Path) -> Path:

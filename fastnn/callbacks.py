@@ -31,8 +31,9 @@ from fastnn.checks import (
     check_places,
     seconds_of,
 )
+from fastnn.kernels.jit import say
 from fastnn.log import logger
-from fastnn.trees import check_tree, damage_told
+from fastnn.trees import check_counts, check_tree, damage_told
 
 Array = npt.NDArray[Any]
 Parameters = tuple[list[Array], list[Array]]
@@ -384,6 +385,8 @@ class EarlyStopping(Callback):
     def on_fit_begin(self, fit: Fit) -> None:
         self.best_score_, self.best_epoch_, self._count = -math.inf, 0, 0
         self._best: Parameters | None = None
+        net = fit.model._network()
+        self._kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in (net.weights, net.biases)]
         self._scorer = self._found_scorer()
 
     def _found_scorer(self) -> Callable[[Any, Any, Any], float]:
@@ -418,8 +421,19 @@ class EarlyStopping(Callback):
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_score_, self.best_epoch_, self._count = state["score"], state["epoch"], state["count"]
+        check_counts(state, "epoch", "count")
+        if state["best"] is not None:
+            self._check_best(state["best"])
+        self.best_score_, self.best_epoch_, self._count = float(state["score"]), state["epoch"], state["count"]
         self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
+
+    def _check_best(self, best: list[list[Array]]) -> None:
+        """Refuse at once what the model could not be given in the end."""
+        kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in best]
+        if kinds != self._kinds:
+            raise ValueError("its best weights are not of this network")
+        if not all(np.isfinite(array).all() for arrays in best for array in arrays):
+            raise ValueError("its best weights are not finite")
 
 
 class TimeBudget(Callback):
@@ -522,6 +536,8 @@ class _Log(Callback):
         try:
             self._write(self._line(fit.row).encode())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._position)  # half a line: there may never be room for its end
             warnings.warn(f"{self.path} cannot be written: {error}; the training goes on", stacklevel=2)
 
     def _write(self, line: bytes) -> None:
@@ -538,6 +554,7 @@ class _Log(Callback):
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_counts(state, "position")
         self._position = min(state["position"], self._file.tell())  # somebody may have removed the lines since
 
     def __getstate__(self) -> dict[str, Any]:
@@ -584,7 +601,9 @@ class CSVLog(_Log):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._columns = state["columns"]
+        if not all(isinstance(name, str) for name in state["columns"]):
+            raise ValueError(f"its columns are {state['columns']!r}")
+        self._columns = list(state["columns"])
 
 
 class JSONLinesLog(_Log):
@@ -658,7 +677,7 @@ class ProgressBar(Callback):
         self._last = time.monotonic()
         score = f", validation score {fit.row['validation_score']:.4g}" if "validation_score" in fit.row else ""
         after = self._last - self._began
-        print(f"epoch {fit.epoch}/{fit.max_epochs}: loss {fit.loss:.4g}{score}, {after:.0f} s", file=sys.stderr)
+        say(f"epoch {fit.epoch}/{fit.max_epochs}: loss {fit.loss:.4g}{score}, {after:.0f} s")
 
     def on_fit_end(self, fit: Fit) -> None:
         if self._bar is not None:
@@ -672,4 +691,4 @@ def _shows_bars() -> bool:
     from tqdm.auto import tqdm
 
     is_notebook = any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__)
-    return is_notebook or sys.stderr.isatty()
+    return is_notebook or (sys.stderr is not None and sys.stderr.isatty())

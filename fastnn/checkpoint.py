@@ -19,7 +19,7 @@ from fastnn.atomic import atomic_write, leftovers, temporary_beside
 from fastnn.callbacks import Callback, Fit
 from fastnn.checks import absolute, check_writable, seconds_of
 from fastnn.log import logger
-from fastnn.trees import DamagedError, damage_told, read_tree, write_tree
+from fastnn.trees import DamagedError, check_counts, damage_told, read_tree, write_tree
 
 Array = npt.NDArray[Any]
 State = dict[str, Any]
@@ -289,19 +289,6 @@ def _checked_signals(numbers: Any) -> tuple[int, ...]:
 
 
 # -- what a file may say ----------------------------------------------------------------------------------------------
-
-
-def check_counts(state: State, *names: str) -> None:
-    """Check that parts of a state are counts.
-
-    Raises
-    ------
-    ValueError
-        If one of them is not.
-    """
-    for name in names:
-        if type(state[name]) is not int or not 0 <= state[name] < 2**63:
-            raise ValueError(f"its {name} is {state[name]!r}")
 
 
 def check_draws(state: State, known: State) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.atomic import is_output
+
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +137,8 @@ def check_places(owner: str, files: Iterable[Path]) -> None:
     Raises
     ------
     ValueError
-        If one of the names is too long, there is something that is no file, or the folder around it is missing.
+        If one of the names is too long, there is something that is no file, or what the process prints goes to it, or
+        the folder around it is missing.
     """
     name = f"path of {owner}"
     for file in files:
@@ -149,6 +152,8 @@ def check_places(owner: str, files: Iterable[Path]) -> None:
             raise ValueError(f"{name} must be a file, got the folder {file}; add a file's name to it")
         if file.exists() and not file.is_file():
             raise ValueError(f"{name} must be a regular file, got {file}, a device or a pipe; use another path")
+        if is_output(file):
+            raise ValueError(f"{name} must not be where stdout or stderr go, got {file}; use another path")
         if not file.parent.is_dir():
             raise ValueError(f"{name} must be in a folder that is there, got {file}; make the folder {file.parent}")
 

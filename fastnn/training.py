@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from fastnn import callbacks, pieces
 from fastnn.callbacks import Fit
-from fastnn.checkpoint import check_counts, check_draws
+from fastnn.checkpoint import check_draws
 from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam, finite_number
 from fastnn.kernels.shuffle import shuffle
 from fastnn.model import MLP, Epochs, rows_of_next_call
 from fastnn.rows import Examples, check_range
-from fastnn.trees import damage_told
+from fastnn.trees import check_counts, damage_told
 
 Array = npt.NDArray[Any]
 Say = Callable[[str], None]

@@ -36,6 +36,19 @@ def damage_told(what: str) -> Iterator[None]:
         raise DamagedError(f"{what}: {error if isinstance(error, ValueError) else repr(error)}") from error
 
 
+def check_counts(state: dict[str, Any], *names: str) -> None:
+    """Check that parts of what a file has are counts.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not.
+    """
+    for name in names:
+        if type(state[name]) is not int or not 0 <= state[name] < 2**63:
+            raise ValueError(f"its {name} is {state[name]!r}")
+
+
 def write_tree(file: BinaryIO, kind: str, tree: Any) -> None:
     """Write a tree to an open file; `kind` says what it is."""
     arrays: dict[str, Array] = {}

@@ -59,6 +59,20 @@ def test_damaged_files_are_compiled_again(folder, kind, damage, caplog):
     assert result() == 6.0 and not caplog.text
 
 
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_a_folder_in_the_place_of_a_file_is_removed(folder, kind, caplog):
+    """Or every process would compile, as it can keep nothing."""
+    result()
+    (file,) = kept(folder, kind)
+    file.unlink()
+    file.mkdir()
+    assert result() == 6.0
+    assert "compiled again" in caplog.text
+    caplog.clear()
+    assert result() == 6.0 and not caplog.text
+    assert not jit.starts[-1].is_compiled
+
+
 def test_a_full_disk(folder, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -10,6 +10,7 @@ import pickle
 import re
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -454,6 +455,8 @@ def test_a_log_on_a_full_disk_does_not_end_the_training(kind, tmp_path):
         import numpy as np, fastnn
         class Room(fastnn.Callback):
             def on_epoch_begin(self, fit):
+                if fit.epoch == 2:
+                    assert open(sys.argv[1]).read()[-1] == chr(10)  # while it is full too
                 size = 130 if fit.epoch < 3 else resource.RLIM_INFINITY
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         fastnn.MLP((1, 1)).train_epoch(np.ones((1, 1), "float32"), np.ones(1), fastnn.SGD())  # compiled and kept
@@ -498,13 +501,36 @@ def test_a_line_is_there_as_soon_as_its_epoch_is_over(tmp_path):
     classifier(Look(), JSONLinesLog(tmp_path / "log"), solver="lbfgs").fit(X, Y)
 
 
+UNHEARD = """
+    import os, sys
+    import numpy as np
+    from fastnn.kernels import jit
+    import fastnn
+    jit._warn("compiling")
+    fastnn.MLPClassifier(max_iter=2, callbacks=[fastnn.ProgressBar(every=0)]).fit(np.eye(4), [0, 1, 0, 1])
+    print("done", flush=True)
+    os._exit(0)  # what Python itself makes of it in the end is no matter here
+"""
+
+
+@pytest.mark.parametrize("stderr", [
+    "sys.stderr = None",  # as Python has it after 2>&-
+    pytest.param("sys.stderr = open('/dev/full', 'w', buffering=1)", marks=pytest.mark.skipif(
+        sys.platform != "linux", reason="a disk that is always full"
+    )),
+])  # fmt: skip
+def test_a_job_whose_stderr_takes_nothing_goes_on(stderr):
+    setup = f"import sys, warnings; warnings.simplefilter('ignore'); {stderr}\n"
+    assert run_script(setup + textwrap.dedent(UNHEARD))[0] == "done\n"
+
+
 def test_progress_in_lines(capsys):
     classifier(ProgressBar(every=0), early_stopping=True).fit(X, Y)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    assert re.fullmatch(r"epoch 1/3: loss 0\.\d+, validation score [\d.]+, 0 s", lines[0])
+    assert re.fullmatch(r"epoch 1/3: loss 0\.\d+, validation score [\d.]+, \d+ s", lines[0])
     classifier(ProgressBar(every="1h")).fit(X, Y)
-    assert re.fullmatch(r"epoch 3/3: loss 0\.\d+, 0 s", capsys.readouterr().err.strip())
+    assert re.fullmatch(r"epoch 3/3: loss 0\.\d+, \d+ s", capsys.readouterr().err.strip())
 
 
 def test_progress_in_a_bar(capsys, monkeypatch):

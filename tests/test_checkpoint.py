@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -359,6 +360,30 @@ def test_what_cannot_be_loaded_gives_way_to_the_one_before(forge, tmp_path, capl
         classifier(Checkpoint(path)).fit(X, Y)
 
 
+@pytest.mark.parametrize("wrong", [
+    {"best": [[np.zeros((6, 3))], [np.zeros(3)]]}, {"best": [[np.zeros((6, 100))]]}, {"best": ["weights", "biases"]},
+    {"best": [[np.zeros((6, 100), "float32"), np.zeros((100, 3))], [np.zeros(100), np.zeros(3)]]},
+    {"best": [[np.zeros((6, 100)), np.zeros((100, 3))], [np.zeros(100), np.full(3, np.nan)]]},
+    {"score": "high"}, {"epoch": -1}, {"count": 1.5}, {"position": -1}, {"position": "0"}, {"columns": [1]},
+    {"columns": None},
+], ids=lambda wrong: next(iter(wrong)))  # fmt: skip
+def test_a_forged_state_of_a_callback_is_refused(wrong, tmp_path):
+    """Before the training, not when the best weights are given back after it."""
+    epochs = []
+    told = [fastnn.EarlyStopping(X, Y), fastnn.CSVLog(tmp_path / "log"), Checkpoint(tmp_path / "c")]
+    classifier(StopAfter(2, lambda fit: fit.pause()), *told).fit(X, Y)
+    saved = read_tree(tmp_path / "c", checkpoint.KIND)
+    (state,) = (state for state in saved["state"]["callbacks"] if wrong.keys() <= state.keys())
+    state.update(wrong)
+    with open(tmp_path / "c", "wb") as file:
+        write_tree(file, checkpoint.KIND, saved)
+    (tmp_path / "c.previous").unlink(missing_ok=True)
+    kind = "EarlyStopping" if "best" in state else "CSVLog"
+    with pytest.raises(ValueError, match=f"/c is damaged: .*the state of {kind} is not one that it takes: "):
+        classifier(StopAfter(3, epochs.append), *told).fit(X, Y)
+    assert not epochs
+
+
 def test_a_log_that_was_removed_between_two_runs_begins_anew(tmp_path):
     told = [fastnn.CSVLog(tmp_path / "log"), Checkpoint(tmp_path / "c")]
     classifier(StopAfter(5, lambda fit: fit.pause()), *told).fit(X, Y)
@@ -590,6 +615,36 @@ def test_what_is_no_regular_file_is_noticed_before_the_training(kind, tmp_path):
         message = f"^path of {kind.__name__} must be a regular file, got {path}, a device or a pipe; use another path$"
         with pytest.raises(ValueError, match=message):
             classifier(kind(path)).fit(X, Y)
+
+
+PRINTED = """
+    import sys
+    import numpy as np, fastnn
+    print("before", flush=True)
+    for path in sys.argv[2:]:
+        for kind in (fastnn.CSVLog, fastnn.JSONLinesLog, fastnn.Checkpoint):
+            try:
+                fastnn.MLPClassifier(max_iter=2, callbacks=[kind(path)]).fit(np.eye(4), [0, 1, 0, 1])
+            except ValueError as error:
+                print(error, file=sys.stderr)
+        try:
+            fastnn.MLP((2, 2)).save(path)
+        except OSError as error:
+            print(error, file=sys.stderr)
+    print("after", flush=True)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no such names on this system")
+def test_what_the_process_prints_is_not_cut(tmp_path):
+    """Where stdout goes to a regular file, as in batch jobs: by that file's own name too."""
+    out = tmp_path / "out"
+    with open(out, "w") as file:
+        command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(PRINTED), "-", "/dev/stdout", out]
+        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert out.read_text() == "before\nafter\n" and done.returncode == 0
+    told = [line for line in done.stderr.splitlines() if "must not be where stdout or stderr go" in line]
+    assert len(told) == 8 and f"path of CSVLog must not be where stdout or stderr go, got {out}; use another" in told[4]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of 255 bytes")

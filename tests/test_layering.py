@@ -49,8 +49,8 @@ LAYERS = [
     {"kernels.system"},
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
-    {"kernels.room", "atomic", "trees", "checks", "log", "plotting"},
-    {"pieces"},
+    {"kernels.room", "trees", "checks", "log", "plotting"},
+    {"atomic", "pieces"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

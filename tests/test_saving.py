@@ -226,6 +226,15 @@ def test_paths(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files on this system")
+def test_what_is_no_regular_file_stays(tmp_path):
+    """Or root would replace /dev/null for all processes."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe must be a regular file, not a folder, a device or a pipe; use another"):
+        fastnn.MLP((2, 2)).save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
 # -- what ends the writing --------------------------------------------------------------------------------------------
 
 

@@ -274,6 +274,16 @@ def test_what_cannot_be_removed_stays(small, shared):
     assert old.exists()
 
 
+def test_damaged_kernels_of_several_processes_at_once(small, tmp_path):
+    """Each removes what it cannot use, of the others too: all answer, with a line at most, and the next finds it."""
+    answer(small)
+    for file in (tmp_path / "cache").glob("*/small/*.nb?"):
+        file.write_bytes(os.urandom(1000))
+    for out, err in [finished(process) for process in [started(ANSWER, **small) for _ in range(4)]]:
+        assert out.startswith("2.0 ") and err.count("\n") <= 1
+    assert answer(small) == (2.0, False, "")
+
+
 # -- many at once ------------------------------------------------------------------------------------------------------
 
 

@@ -216,7 +216,14 @@ def _warn(message: str, *values: Any) -> None:
     logger.warning(message, *values)
     handlers = _handlers(logger)
     if handlers and all(isinstance(handler, logging.NullHandler) for handler in handlers):
-        print(message % values, file=sys.stderr)
+        say(message % values)
+
+
+def say(line: str) -> None:
+    """Write a line to stderr; a job goes on where that is closed (`2>&-`), or its disk is full."""
+    if sys.stderr is not None:  # None is stdout to `print`
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr)
 
 
 def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
@@ -333,7 +340,10 @@ class CheckedFiles(caching.IndexDataCacheFile):  # type: ignore[misc]
         return content + _checksum(content)
 
     def _load_data(self, name: str) -> Any:
-        whole = Path(self._data_path(name)).read_bytes()
+        path = Path(self._data_path(name))
+        if path.is_dir():  # to Numba a file that cannot be opened is one that is gone, and it cannot write here either
+            raise ValueError(f"{name} is a folder")
+        whole = path.read_bytes()
         content = whole[:-CHECKSUM_SIZE]
         if whole[-CHECKSUM_SIZE:] != _checksum(content):
             raise ValueError(f"the checksum of {name} is wrong")

@@ -348,14 +348,14 @@ def comparison(results):
             medians = {library: statistics.median(samples) for library, samples in times.items()}
             peers = [us for library, us in medians.items() if library != "fastnn"]
             ratio = min(peers) / medians["fastnn"] if peers else None
-            share = share_of_peak(result, case)
             many = n >= 1_000
+            share = share_of_peak(result, case) if many else None
             goal = GOALS_ONE_ROW[result["net"]] if case == "1" else GOAL_MANY_ROWS if many else None
             rows.append([
                 result["net"], case if n < 1_000 else f"{n:,}",
                 *(f"{us:,.1f}" if us < 100 else f"{us:,.0f}" for us in medians.values()),
                 f"{ratio:.2f}" if peers else "-", verdict(ratio, goal, "g"),
-                f"{share:.0%}" if many else "", verdict(share, GOAL_PEAK if many else None, ".0%"),
+                f"{share:.0%}" if many else "", verdict(share, GOAL_PEAK, ".0%"),
             ])  # fmt: skip
     return markdown(rows)
 

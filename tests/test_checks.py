@@ -54,6 +54,8 @@ def test_every_check_passes(estimator, check):
 
 def test_the_checks_of_array_api_pass():
     """They are skipped without a variable that has to be there before SciPy is imported."""
+    if not any("array_api" in str(check) for _, check in estimator_checks_generator(DEFAULTS[0])):
+        pytest.skip("this scikit-learn has no such checks")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     command += ["-k", "every_check and array_api"]
     done = subprocess.run(command, env={**os.environ, "SCIPY_ARRAY_API": "1"}, capture_output=True, text=True)

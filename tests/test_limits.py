@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux
 
 # Each case runs in a child of one process; `ended` tells how that came out.
 CHILDREN = """
-    import hashlib, os, resource, sys, traceback, warnings
+    import hashlib, os, resource, sys, warnings
     warnings.simplefilter("ignore")
     import numpy as np
     import fastnn

@@ -294,7 +294,7 @@ def result(job, options):
 def row(job, found):
     if "error" in found:
         return [job.title, f"not run: {found['error']}", "", "", job.goal(), ""]
-    ours, theirs = (statistics.median(found["times"][library]) for library in ("fastnn", "scikit-learn"))
+    ours, theirs = medians(found)
     return [
         job.title, *(f"{value:.3g} {job.unit}" for value in (ours, theirs)), f"{theirs / ours:.1f}", job.goal(),
         ("yes" if is_reached(job, found) else "NO") if job.goal() else "",
@@ -305,8 +305,13 @@ def is_reached(job, found):
     """Whether a job was run and reached its goal, if it has one."""
     if "error" in found:
         return False
-    ours, theirs = (statistics.median(found["times"][library]) for library in ("fastnn", "scikit-learn"))
+    ours, theirs = medians(found)
     return theirs / ours >= job.least_ratio and ours <= job.most
+
+
+def medians(found):
+    """Times of fastnn and of scikit-learn."""
+    return (statistics.median(found["times"][library]) for library in ("fastnn", "scikit-learn"))
 
 
 def render(stored):

@@ -263,10 +263,14 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if n_outputs != known_outputs:
             raise ValueError(f"y must have {known_outputs} outputs, as in the first fit, got {n_outputs}")
         if hidden_sizes != known_sizes:
-            warn(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} is not used: the training goes on with the layers that"
-                f" the model has, of {known_sizes} units; to begin anew, call fit with warm_start=False"
-            )
+            self._tell_unused("hidden_layer_sizes", f"the layers that the model has, of {known_sizes} units")
+
+    def _tell_unused(self, name: str, used: str) -> None:
+        """Warn of a parameter that has been changed since the training that this one goes on from."""
+        warn(
+            f"{name}={getattr(self, name)!r} is not used: the training goes on with {used}; to begin anew, call fit"
+            " with warm_start=False"
+        )
 
     def _resumed(
         self, told: list[Callback], data: dict[str, Any], is_new: bool, random_state: np.random.RandomState

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -386,7 +387,7 @@ class EarlyStopping(Callback):
         self.best_score_, self.best_epoch_, self._count = -math.inf, 0, 0
         self._best: Parameters | None = None
         net = fit.model._network()
-        self._kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in (net.weights, net.biases)]
+        self._sizes, self._dtype = net.sizes, net.dtype
         self._scorer = self._found_scorer()
 
     def _found_scorer(self) -> Callable[[Any, Any, Any], float]:
@@ -430,7 +431,8 @@ class EarlyStopping(Callback):
     def _check_best(self, best: list[list[Array]]) -> None:
         """Refuse at once what the model could not be given in the end."""
         kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in best]
-        if kinds != self._kinds:
+        shapes = list(itertools.pairwise(self._sizes)), [(n,) for n in self._sizes[1:]]
+        if kinds != [[(shape, self._dtype) for shape in of_layers] for of_layers in shapes]:
             raise ValueError("its best weights are not of this network")
         if not all(np.isfinite(array).all() for arrays in best for array in arrays):
             raise ValueError("its best weights are not finite")

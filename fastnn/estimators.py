@@ -18,7 +18,6 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from fastnn import pieces
 from fastnn.base import STOCHASTIC_SOLVERS, BaseMLP
 from fastnn.callbacks import Callback
-from fastnn.fitted import warn
 
 Array = npt.NDArray[Any]
 
@@ -424,10 +423,7 @@ best_validation_score_
         if is_new:
             self.out_activation_ = output
         elif output != self.out_activation_:
-            warn(
-                f"loss={self.loss!r} is not used: the training goes on with that of the first fit; to begin anew, call"
-                " fit with warm_start=False"
-            )
+            self._tell_unused("loss", "that of the first fit")
         if self.out_activation_ == "exp" and y.size and y.min() < 0:  # before a model that is there is begun anew
             raise ValueError(f"y must be at least 0 for loss 'poisson', got {y.min()}")
         return pieces.converted(y, dtype), 1 if y.ndim == 1 else y.shape[1]

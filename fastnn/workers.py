@@ -23,7 +23,7 @@ import numpy.typing as npt
 from fastnn import parallel
 from fastnn.kernels import system, team
 from fastnn.kernels.listening import LOOKS_APART
-from fastnn.kernels.room import FOR_A_THREAD, has_room
+from fastnn.kernels.room import check_room_for_a_thread
 from fastnn.layout import empty
 
 Crew = npt.NDArray[np.int64]
@@ -42,7 +42,8 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="fastnn worker", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; RuntimeError if there can be no more."""
+        check_room_for_a_thread()
         self._thread.start()
 
     def _work(self) -> None:
@@ -79,7 +80,7 @@ class Workers:
         """
         with contextlib.suppress(IndexError):
             taken.extend(itertools.islice(iter(self.free.pop, None), n))
-        while len(taken) < n and has_room(FOR_A_THREAD):
+        while len(taken) < n:
             worker = Worker()
             taken.append(worker)
             try:
@@ -151,7 +152,7 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
 
     Other than `kernels.listening.call_apart` it always waits for the end: the call writes to the caller's arrays.
     """
-    if threading.current_thread() is not threading.main_thread() or not has_room(FOR_A_THREAD):
+    if threading.current_thread() is not threading.main_thread():
         code(crew, arguments)
         return
     errors: list[BaseException] = []
@@ -175,6 +176,7 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
             if not is_begun:
                 is_begun = True
                 try:
+                    check_room_for_a_thread()
                     _thread.start_new_thread(work, ())  # at once or not at all, where `Thread.start` waits
                 except RuntimeError:  # there can be no more threads
                     is_begun = False  # Ctrl-C may come before the work begins

@@ -31,7 +31,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from fastnn.kernels.inner import Entry, Inner
 from fastnn.kernels.listening import call_apart
-from fastnn.kernels.room import FOR_A_THREAD, TO_COMPILE, TO_LOAD, has_room
+from fastnn.kernels.room import TO_COMPILE, TO_LOAD, check_room_for_a_thread, has_room
 
 if sys.platform == "win32":
     import msvcrt
@@ -202,8 +202,8 @@ def _note_of_waiting(folder: Path | None) -> Iterator[None]:
     timer = threading.Timer(NOTE_AFTER, tell)
     timer.daemon = True
     with contextlib.suppress(RuntimeError):  # there can be no more threads: then without
-        if has_room(FOR_A_THREAD):
-            timer.start()
+        check_room_for_a_thread()
+        timer.start()
     try:
         yield
     finally:
@@ -273,6 +273,9 @@ def _lock(file: IO[bytes]) -> bool:
     return True
 
 
+OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # say nothing about the files
+
+
 def _compile(dispatcher: Any, signature: Any, folder: Path | None) -> None:
     """Compile or load a dispatcher; what is wrong with the cache costs time, and a line in the log, but no more."""
     _check_room(is_kept=folder is not None and _is_kept(folder))
@@ -300,9 +303,6 @@ def _check_room(is_kept: bool) -> None:
             " its limit (such as `ulimit -v`), or hold less data"
             + ("" if is_kept else ", or run `fastnn warmup` before")
         )
-
-
-OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # say nothing about the files
 
 
 class Locator(caching._CacheLocator):  # type: ignore[misc]

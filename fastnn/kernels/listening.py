@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from fastnn.kernels.room import FOR_A_THREAD, has_room
+from fastnn.kernels.room import check_room_for_a_thread
 
 LOOKS_APART = 0.05  # seconds; a system on which a signal does not end a wait has it looked for
 
@@ -18,7 +18,7 @@ def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
     It is for calls whose work is of use all the same, and in which nothing of the caller's is written to.
     """
-    if threading.get_ident() != threading.main_thread().ident or not has_room(FOR_A_THREAD):
+    if threading.get_ident() != threading.main_thread().ident:
         return function(*arguments)
     results: list[Any] = []
     errors: list[BaseException] = []
@@ -33,6 +33,7 @@ def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
         bell.release()
 
     try:
+        check_room_for_a_thread()
         threading.Thread(target=work, name="fastnn call", daemon=True).start()
     except RuntimeError:  # there can be no more threads
         return function(*arguments)

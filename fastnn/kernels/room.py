@@ -17,3 +17,15 @@ def has_room(n_bytes: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def check_room_for_a_thread() -> None:
+    """To be called before a thread is started.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no room, as Python has it where there can be no more threads.
+    """
+    if not has_room(FOR_A_THREAD):
+        raise RuntimeError("can't start new thread: there is too little memory left")

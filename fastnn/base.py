@@ -35,6 +35,7 @@ from fastnn.kernels.listening import call_apart
 from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.kernels.shuffle import ROWS_AT_ONCE
 from fastnn.model import MLP, Losses
+from fastnn.orders import Orders
 from fastnn.rows import in_dtype, rows_of
 from fastnn.splitting import validation_split
 from fastnn.training import (
@@ -351,8 +352,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             plateau=plateau,
             batch_size=self._batch_size(X.shape[0] if rows is None else len(rows)),
             alpha=self.alpha,
-            shuffle=self.shuffle,
-            random_state=random_state,
+            orders=Orders(random_state, self.shuffle),
             verbose=self.verbose,
             history=self._history(),
             n_rows_seen=self.t_,

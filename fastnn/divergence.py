@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fastnn import pieces
 from fastnn.model import Epochs
+from fastnn.orders import Place
 from fastnn.rows import Examples
 
 Array = npt.NDArray[Any]
@@ -21,14 +22,12 @@ LARGE, LARGE_RATE = 100.0, 0.1
 
 @dataclasses.dataclass
 class _Copy:
-    """The training at the beginning of an epoch, or in the middle of one; all of it, or the parameters alone."""
+    """The training at the beginning of an epoch, or in the middle of one; without a place the parameters alone."""
 
-    is_whole: bool
+    place: Place | None
     n_epochs: int
     first_row: int
     steps: int
-    order: Array | None
-    random_state: Any
     parameters: Array
     moments: Array | None
 
@@ -59,9 +58,10 @@ class Rewind:
         if self._is_due:
             t = self._training
             moments = t.optimizer.moments
+            if t.fit is not None:
+                t.orders.forget()  # a callback may have drawn from the same generator
             self._copy = _Copy(
-                self._is_long, t.n_epochs, t.rows_done, t.optimizer.steps, t.order,
-                t.random_state.get_state(legacy=False) if self._is_long and t.shuffle else None,
+                t.orders.place() if self._is_long else None, t.n_epochs, t.rows_done, t.optimizer.steps,
                 t.net.snapshot(), pieces.copied(moments) if self._is_long and moments is not None else None,
             )  # fmt: skip
 
@@ -74,30 +74,31 @@ class Rewind:
         if copy is None:
             return None
         t.net.restore(copy.parameters)
-        if not copy.is_whole:
+        if copy.place is None:
             return None
-        end, rate = t.random_state.get_state(legacy=False), t.optimizer.learning_rate
+        t.orders.forget()
+        end, rate = t.orders.place(), t.optimizer.learning_rate
         t.optimizer.steps = copy.steps
         if t.optimizer.moments is not None:
             t.optimizer.moments[:] = 0 if copy.moments is None else copy.moments
-        if t.shuffle:
-            t.random_state.set_state(copy.random_state)
+        t.orders.go_to(copy.place)
         try:
             return self._first_bad_step(examples, copy)
         finally:
-            t.random_state.set_state(end)
+            t.orders.go_to(end)
             t.optimizer.learning_rate = rate
 
     def _first_bad_step(self, examples: Examples, copy: _Copy) -> tuple[int, int] | None:
-        t, order, first_row = self._training, copy.order, copy.first_row
+        t, first_row = self._training, copy.first_row
         rates = t.history["learning_rate"][len(t.loss_curve) - t.n_epochs + copy.n_epochs :]
         if t.rows_done:  # an epoch that a callback has broken off
             rates.append(t.optimizer.learning_rate)
         for n, rate_of_epoch in enumerate(rates):
             t.optimizer.learning_rate = rate_of_epoch
             if n or not first_row:
-                order, first_row = t.shuffled(order), 0
-            rows = np.arange(examples.rows.n) if order is None else order
+                t.orders.draw()
+                first_row = 0
+            rows = np.arange(examples.rows.n) if t.orders.current is None else t.orders.current
             for first in range(first_row, len(rows), t.batch_size):
                 before = t.net.snapshot()
                 batch = rows[first : first + t.batch_size]

@@ -18,8 +18,8 @@ from fastnn.callbacks import Fit
 from fastnn.checkpoint import check_draws
 from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam, finite_number
-from fastnn.kernels.shuffle import shuffle
 from fastnn.model import MLP, Epochs, rows_of_next_call
+from fastnn.orders import Orders
 from fastnn.rows import Examples, check_range
 from fastnn.trees import check_counts, damage_told
 
@@ -200,15 +200,13 @@ class Training:
     plateau: Plateau
     batch_size: int
     alpha: float
-    shuffle: bool
-    random_state: np.random.RandomState
+    orders: Orders
     verbose: bool | int
     history: dict[str, list[float]]
     n_rows_seen: int
     store: Callable[["Training"], None]
     fit: Fit | None = None
     n_epochs: int = 0
-    order: Array | None = None
     rows_done: int = 0
     sums: tuple[float, float] = (0.0, 0.0)
     is_over: bool = False
@@ -228,8 +226,8 @@ class Training:
         Whatever ends it, an error of a callback too, the network is usable, and the record goes to `store`.
         """
         n_rows = examples.rows.n if rows is None else len(rows)
-        if self.order is None:
-            self.order = pieces.indices(n_rows) if rows is None and self.shuffle else rows
+        if self.orders.current is None:
+            self.orders.current = pieces.indices(n_rows) if rows is None and self.orders.is_shuffled else rows
         most, rewind = self.net.epochs_per_call(examples, n_rows, self.batch_size), Rewind(self, n_rows, max_epochs)
         try:
             while self.n_epochs < max_epochs and not self.is_over:
@@ -277,32 +275,18 @@ class Training:
 
     def _epochs(self, examples: Examples, n_rows: int, n: int) -> None:
         """Go through up to `n` epochs."""
-        began, order = time.perf_counter(), self.order
-        epochs, state = Epochs(n), self.random_state.get_state(legacy=False) if n > 1 else None
-        orders = self.shuffled(order, n)
+        began, epochs = time.perf_counter(), Epochs(n)
+        place = self.orders.place() if n > 1 else None
+        orders = self.orders.draw(n)
         try:
             self.net.train(examples, n_rows, self.optimizer, self.batch_size, orders, self.alpha, epochs)
         finally:
             done = epochs.n_done
             for data, penalty in epochs.means(n_rows):
                 self._after_epoch(data, penalty, n_rows, (time.perf_counter() - began) / done)
-            if done < n and state is not None:  # as if the orders of the others had never been drawn
-                self.random_state.set_state(state)
-                self.shuffled(order, done)
-        if orders is not None and self.shuffle:
-            self.order = orders[(done - 1) * n_rows : done * n_rows]
-
-    def shuffled(self, order: Array | None, n: int = 1) -> Array | None:
-        """Return the orders of `n` epochs, one after the other."""
-        if order is None or not self.shuffle:
-            return order
-        orders = np.empty((n, len(order)), np.int64)
-        for i in range(n):
-            for part in pieces.parts(len(order)):
-                orders[i, part] = order[part]  # scikit-learn shuffles what the epoch before left
-            order = orders[i]
-            shuffle(order, self.random_state)
-        return orders.reshape(-1)
+            if done < n and place is not None:  # as if the orders of the others had never been drawn
+                self.orders.go_to(place)
+                self.orders.draw(done)
 
     def _after_epoch(self, data: float, penalty: float, n_rows: int, seconds: float) -> None:
         """Take note of an epoch and its mean losses, and of whether it is the last."""
@@ -331,7 +315,7 @@ class Training:
         began = time.perf_counter()
         fit.epoch, fit.n_batches = self.n_epochs, -(-n_rows // self.batch_size)
         if not self.rows_done:
-            self.order = self.shuffled(self.order)
+            self.orders.draw()
             fit.begin_epoch()
         while self.rows_done < n_rows:
             self._part(fit, examples, n_rows)
@@ -350,7 +334,7 @@ class Training:
         began, first = time.perf_counter(), self.rows_done
         stop = min(n_rows, first + (self.batch_size if fit.is_told_of_batches else self._rows_of_call))
         self.sums = self.net.train_part(
-            examples, self.optimizer, self.batch_size, self.order, self.alpha, first, stop, self.sums
+            examples, self.optimizer, self.batch_size, self.orders.current, self.alpha, first, stop, self.sums
         )
         self.rows_done, fit.batch = stop, -(-stop // self.batch_size)
         self._rows_of_call = rows_of_next_call(stop - first, self.batch_size, time.perf_counter() - began)
@@ -374,8 +358,8 @@ class Training:
             },
             "schedule": dataclasses.asdict(self.schedule),
             "plateau": self.plateau.state_dict(),
-            "random_state": self.random_state.get_state(legacy=False),
-            "order": self.order if self.shuffle else None,
+            "random_state": self.orders.random_state.get_state(legacy=False),
+            "order": self.orders.current if self.orders.is_shuffled else None,
             "n_epochs": self.n_epochs,
             "n_rows_seen": self.n_rows_seen,
             "rows_done": self.rows_done,
@@ -405,16 +389,17 @@ class Training:
 
     def _load_way(self, state: dict[str, Any], n_rows: int, n_in_epoch: int) -> None:
         order, rows_done = state["order"], state["rows_done"]
-        if (order is not None) != self.shuffle or rows_done not in range(0, n_in_epoch, self.batch_size):
+        if (order is not None) != self.orders.is_shuffled or rows_done not in range(0, n_in_epoch, self.batch_size):
             raise ValueError("it has another way through the rows")
         if order is not None:
             if order.shape != (n_in_epoch,) or order.dtype != np.int64:
                 raise ValueError(f"its order must be {n_in_epoch} integers")
             check_range("its order", order, n_rows)
         data, penalty = state["sums"]
-        check_draws(state["random_state"], self.random_state.get_state(legacy=False))
-        self.random_state.set_state(state["random_state"])
-        self.order, self.rows_done, self.sums = order, rows_done, (float(data), float(penalty))
+        random_state = self.orders.random_state
+        check_draws(state["random_state"], random_state.get_state(legacy=False))
+        random_state.set_state(state["random_state"])
+        self.orders.current, self.rows_done, self.sums = order, rows_done, (float(data), float(penalty))
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         check_counts(state, "steps")

@@ -37,7 +37,7 @@ LAYERS = [
     {"divergence"},
     {"checkpoint"},
     {"callbacks", "model"},
-    {"workers", "rows", "plain", "warmup"},
+    {"workers", "rows", "plain", "warmup", "orders"},
     {"layout", "parallel"},
     {"kernels.epoch", "kernels.forward"},
     {"kernels.step"},

@@ -1,10 +1,13 @@
 """Shuffling in pieces: NumPy's order, NumPy's state of the generator, and Ctrl-C between two pieces."""
 
+import threading
+
 import numpy as np
 import pytest
 
 import fastnn
 from fastnn.kernels import shuffle
+from fastnn.orders import MOST_ROWS_AGAIN, Orders
 
 PIECE = 100
 
@@ -15,7 +18,7 @@ def in_pieces(monkeypatch):
 
 
 @pytest.mark.parametrize("bits", [np.random.MT19937, np.random.PCG64])
-@pytest.mark.parametrize("n", [1, 2, PIECE, PIECE + 1, PIECE + 2, 2 * PIECE, 2 * PIECE + 1, 2 * PIECE + 2, 12_345])
+@pytest.mark.parametrize("n", [*range(10), *(k * PIECE + i for k in (1, 2) for i in range(3)), 12_345])
 def test_as_numpy_shuffles(n, bits, in_pieces):
     for seed in range(20):
         ours, theirs = np.random.RandomState(bits(seed)), np.random.RandomState(bits(seed))
@@ -51,18 +54,84 @@ def test_a_fit_does_not_depend_on_the_pieces(early_stopping, monkeypatch):
 
 def test_ctrl_c_between_two_pieces_of_an_order(monkeypatch, in_pieces):
     """It ends a fit with a usable model before the order is drawn to its end."""
-    pieces = []
+    exchange, pieces = shuffle.exchanger(), []
 
-    class Interrupted(np.random.RandomState):
-        def randint(self, *arguments, **others):
-            pieces.append(super().randint(*arguments, **others))
-            if len(pieces) == 2:
-                raise KeyboardInterrupt
-            return pieces[-1]
+    def interrupted(*arguments):
+        exchange(*arguments)
+        pieces.append(arguments)
+        if len(pieces) == 2:
+            raise KeyboardInterrupt
 
+    monkeypatch.setattr(shuffle, "exchanger", lambda: interrupted)
     X, y = np.random.default_rng(0).random((1000, 3)), np.arange(1000) % 3
-    model = fastnn.MLPClassifier((4,), random_state=Interrupted(0))
+    random_state = np.random.RandomState(0)
+    model = fastnn.MLPClassifier((4,), random_state=random_state)
     with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
         model.fit(X, y)
     assert len(pieces) == 2
     assert model.n_iter_ == 0 and np.isfinite(model.predict_proba(X)).all()
+    random_state.random_sample()  # nobody has kept its lock
+
+
+def test_a_generator_with_a_shuffle_of_its_own():
+    class Backwards(np.random.RandomState):
+        def shuffle(self, order):
+            order[:] = order[::-1].copy()
+
+    order = np.arange(5)
+    shuffle.shuffle(order, Backwards(0))
+    assert order.tolist() == [4, 3, 2, 1, 0]
+
+
+def test_threads_that_draw_from_one_generator():
+    """No number is drawn twice: all of them together leave the generator where NumPy would."""
+    random_state, expected = np.random.RandomState(0), np.random.RandomState(0)
+
+    def work():
+        for _ in range(500):
+            shuffle.shuffle(np.arange(2), random_state)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(2000):
+        expected.shuffle(np.arange(2))
+    assert random_state.bytes(16) == expected.bytes(16)
+
+
+@pytest.mark.parametrize("n_rows", [7, MOST_ROWS_AGAIN // 2, MOST_ROWS_AGAIN + 1])
+def test_the_way_back_to_an_earlier_order(n_rows):
+    """The same orders come after it, whether others had been drawn since the generator was asked for its state."""
+    orders = Orders(np.random.RandomState(0), True, np.arange(n_rows))
+    for drawn in (0, 1, 3):
+        orders.draw(drawn)
+        place, at, state = orders.place(), orders.current.copy(), orders.random_state.get_state(legacy=False)
+        following = orders.draw(2)
+        orders.place()
+        orders.draw()
+        orders.go_to(place)
+        np.testing.assert_equal(orders.random_state.get_state(legacy=False), state)
+        np.testing.assert_array_equal(orders.current, at)
+        np.testing.assert_array_equal(orders.draw(2), following)
+
+
+def test_the_way_back_after_others_have_drawn():
+    orders = Orders(np.random.RandomState(0), True, np.arange(9))
+    orders.place()
+    orders.draw()
+    orders.random_state.random_sample()
+    orders.forget()
+    place = orders.place()
+    following = orders.draw()
+    orders.go_to(place)
+    np.testing.assert_array_equal(orders.draw(), following)
+
+
+def test_rows_that_are_not_shuffled():
+    orders = Orders(np.random.RandomState(0), False, np.arange(3))
+    place = orders.place()
+    assert orders.draw(2).tolist() == [0, 1, 2]
+    orders.go_to(place)
+    assert orders.current.tolist() == [0, 1, 2]

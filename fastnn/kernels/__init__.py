@@ -15,7 +15,7 @@
   the inner loops, so one compilation per dtype serves every network.
 * `step` is the rows phase and the weights phase; `epoch` goes through them, the entry point that is compiled.
 * `forward` is prediction, an entry point of its own, with lanes along the units.
-* `shuffle` draws the order of many rows as NumPy does, in pieces; `listening` makes calls during which Ctrl-C is seen.
+* `shuffle` draws orders of rows as NumPy does; `listening` makes calls during which Ctrl-C is seen.
 * `room` asks whether memory is left, where LLVM and the C library would end the process.
 * `team` lets several threads go through the same compiled code, taking slices of each phase.
 

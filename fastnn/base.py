@@ -29,7 +29,7 @@ from fastnn.callbacks import Callback, Fit
 from fastnn.checkpoint import Checkpoint
 from fastnn.divergence import likely_causes
 from fastnn.fitted import FittedNetwork, warn, with_parameters
-from fastnn.kernels import epoch, forward
+from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.listening import call_apart
 from fastnn.kernels.optimizers import SGD, Adam

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -103,7 +105,7 @@ class Layout:
             panel[:-1, : len(biases) - start] = weights[:, columns]
             panel[-1, : len(biases) - start] = biases[columns]
 
-    @functools.cached_property
+    @property
     def used(self) -> Array:
         """Indices of the parameters in the buffer that holds them and padding."""
         marks = empty(self.n_params, self.dtype)
@@ -166,9 +168,13 @@ class Layout:
         return bool(dots < tiles)
 
 
-def _offsets(lengths: list[int], line: int) -> list[int]:
+# Models of the same shapes share what follows from these.
+layout_of = functools.lru_cache(maxsize=256)(Layout)
+
+
+def _offsets(lengths: Iterable[int], line: int) -> list[int]:
     """Running sums of the lengths, each rounded up to whole cache lines; the last one is the total."""
-    return [0, *(int(x) for x in np.cumsum([round_up(n, line) for n in lengths]))]
+    return [0, *itertools.accumulate(round_up(n, line) for n in lengths)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,15 +195,16 @@ class Rounds:
         return self.block if self.narrow else int(round_up(-(-rows // n_blocks), line)), n_blocks
 
 
-class Workspace:
-    """The buffers and plans of one network for one kind of batches on `n_threads` threads."""
+class Plan:
+    """What the kernels are told of one network for one kind of batches on `n_threads` threads: offsets, no memory."""
 
-    def __init__(self, layout: Layout, activations: list[int], output: int, rounds: Rounds, n_threads: int) -> None:
+    def __init__(
+        self, layout: Layout, activations: tuple[int, ...], output: int, rounds: Rounds, n_threads: int
+    ) -> None:
         line, held = layout._line, layout.held(rounds.sparse)
         narrow, sparse, capacity = rounds.narrow, rounds.sparse, rounds.capacity
         block, n_blocks = rounds.blocks_of_slice(n_threads, line)
         ld = block + line
-        self.layout = layout
         by_unit = [round_up(n + 1, layout.lanes) * ld for n in held]
         if sparse:
             by_unit.insert(0, 0)
@@ -212,38 +219,65 @@ class Workspace:
         delta_sizes = [] if narrow else [round_up(o, layout.lanes) * capacity for o in layout.sizes[1:]]
         rows_at = _offsets([*delta_sizes, SLACK], line)
 
-        self.plan = np.zeros(P.N_FIELDS, np.int64)
-        for field, value in {
+        self.layout, self.capacity = layout, capacity
+        self.fields = _fields(P.N_FIELDS, {
             P.OUTPUT: output, P.NARROW: narrow, P.BLOCK_ROWS: block, P.BLOCKS: n_blocks, P.CAPACITY: capacity,
             P.SCRATCH: at[-1], P.DELTA_A: at[shared + 1], P.DELTA_B: at[shared + 2], P.TARGET: at[shared + 3],
             P.WEIGHT: at[shared + 4], P.WORK: at[shared + 5], P.TILE: at[shared + 6], P.N_PARAMS: layout.n_params,
-        }.items():  # fmt: skip
-            self.plan[field] = value
+        })  # fmt: skip
         self.layers = np.zeros((n_threads * n_blocks, n - 1, P.N_LAYER_FIELDS), np.int64)
         for layer, (n_in, n_out) in enumerate(layout.pairs):
-            fields = {
+            self.layers[:, layer] = _fields(P.N_LAYER_FIELDS, {
                 P.N_IN: n_in, P.N_OUT: n_out, P.WEIGHTS: layout.weight_offsets[layer],
                 P.ACTIVATION: activations[layer] if layer < n - 2 else 0,
                 P.DELTA_ROWS: 0 if narrow else rows_at[layer],
-            }  # fmt: skip
-            for field, value in fields.items():
-                self.layers[:, layer, field] = value
+            })  # fmt: skip
             for number in range(n_threads * n_blocks):
                 base, inputs = number // n_blocks * at[-1], number % n_blocks % kept * (n - 1) + layer
                 outputs = shared if layer == n - 2 else inputs + 1
-                self.layers[number, layer, [P.INPUT_UNITS, P.OUTPUT_UNITS]] = base + at[inputs], base + at[outputs]
+                self.layers[number, layer, P.INPUT_UNITS] = base + at[inputs]
+                self.layers[number, layer, P.OUTPUT_UNITS] = base + at[outputs]
         self.shares = layout.shares(n_threads)
-        self.rows = empty(rows_at[-1], layout.dtype)
-        self.scratch = empty(at[-1] * n_threads, layout.dtype)
-        self.partial = empty(layout.n_params * (capacity // block) if narrow else 0, layout.dtype)
-        self.capacity = capacity
-        self.gradients = empty(layout.n_params + SLACK if rounds.several else 0, layout.dtype)
-        self.constants = empty(N_CONSTANTS, layout.dtype)
-        self.row_loss = empty(capacity, layout.dtype)
-        self.squares = empty(len(layout.tiles), layout.dtype)
-        self.identity = np.arange(capacity)
-        self.team = empty(state_size(n_threads), np.int64)
-        self.buckets, self.values = empty(0, np.int64), empty(0, layout.dtype)
+        self.team_size = state_size(n_threads)
+        self.sizes = {
+            "rows": rows_at[-1],
+            "scratch": at[-1] * n_threads,
+            "partial": layout.n_params * (capacity // block) if narrow else 0,
+            "gradients": layout.n_params + SLACK if rounds.several else 0,
+            "constants": N_CONSTANTS,
+            "row_loss": capacity,
+            "squares": len(layout.tiles),
+        }
+
+
+def _fields(n: int, values: dict[int, Any]) -> Array:
+    return np.array([values.get(field, 0) for field in range(n)], np.int64)
+
+
+plan_of = functools.lru_cache(maxsize=256)(Plan)
+
+
+class Workspace:
+    """The buffers of a plan."""
+
+    rows: Array
+    scratch: Array
+    partial: Array
+    gradients: Array
+    constants: Array
+    row_loss: Array
+    squares: Array
+
+    def __init__(self, plan: Plan) -> None:
+        self.layout, self.capacity, self.layers, self.shares = plan.layout, plan.capacity, plan.layers, plan.shares
+        self.plan = plan.fields.copy()  # `reserve` writes to it
+        starts = _offsets(plan.sizes.values(), self.layout._line)
+        memory = empty(starts[-1], self.layout.dtype)
+        for (name, size), start in zip(plan.sizes.items(), starts[:-1], strict=True):
+            setattr(self, name, memory[start : start + size])
+        self.identity = np.arange(plan.capacity)
+        self.team = empty(plan.team_size, np.int64)
+        self.buckets, self.values = empty(0, np.int64), empty(0, self.layout.dtype)
 
     def reserve(self, n_entries: int) -> None:
         """Make room to sort so many entries of the sparse rows held, and the bias of each row."""
@@ -260,7 +294,9 @@ class Workspace:
 class ForwardWorkspace:
     """The buffers and plans of one network for prediction on up to `n_threads` threads."""
 
-    def __init__(self, layout: Layout, activations: list[int], output: int, params: Array, n_threads: int) -> None:
+    def __init__(
+        self, layout: Layout, activations: tuple[int, ...], output: int, params: Array, n_threads: int
+    ) -> None:
         self.n_threads = n_threads
         layers = np.zeros((len(layout.pairs), P.N_LAYER_FIELDS), np.int64)
         layers[:, [P.N_IN, P.N_OUT]] = layout.pairs

@@ -19,8 +19,8 @@ from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
 from fastnn.kernels.simd import SIMD_BITS
-from fastnn.layout import SLACK, ForwardWorkspace, Layout, Workspace, empty
-from fastnn.rows import Examples, Rows, check_range, flat, is_plain
+from fastnn.layout import SLACK, ForwardWorkspace, Workspace, empty, layout_of, plan_of
+from fastnn.rows import Examples, Rows, check_range, flat, is_plain, nothing
 
 Array = npt.NDArray[Any]
 Losses = tuple[float, float]  # of the data, and the penalty
@@ -51,7 +51,7 @@ _BUFFERS = (
     "_layout", "_params", "_spare", "_spare_forward", "_code", "_most_alone", "_nothing", "_no_rows",
 )  # fmt: skip
 MOST_SPARE = 16  # workspaces for prediction that are kept: so many Python threads predict at once without new ones
-_NO_SETTINGS = np.zeros(0)
+_NO_SETTINGS, _INT64 = np.zeros(0), np.dtype(np.int64)
 
 
 class Epochs:
@@ -163,12 +163,12 @@ class MLP:
         self._initialise(rng, last)
 
     def _allocate(self) -> None:
-        self._layout = Layout(self.sizes, self.dtype)
+        self._layout = layout_of(self.sizes, self.dtype)
         self._params = empty(self._layout.n_params + SLACK, self.dtype)
         self._identity = uuid.uuid4().hex
         self._spare: dict[Any, Workspace] = {}
         self._spare_forward: collections.deque[ForwardWorkspace] = collections.deque(maxlen=MOST_SPARE)
-        self._nothing, self._no_rows = empty(0, self.dtype), empty(0, np.int64)
+        self._nothing, self._no_rows = nothing(self.dtype), nothing(_INT64)
 
     def _initialise(self, rng: np.random.RandomState, last_activation: str) -> None:
         """Draw the parameters; the last layer, which has no activation, goes by the activation named last."""
@@ -176,8 +176,7 @@ class MLP:
         weights, biases = [], []
         for (n_in, n_out), activation in zip(self._layout.pairs, activations, strict=True):
             bound = np.sqrt((2.0 if activation == "logistic" else 6.0) / (n_in + n_out))
-            draw = functools.partial(_uniform, rng, bound)
-            weights.append(pieces.mapped(draw, np.broadcast_to(0.0, (n_in, n_out)), np.float64))
+            weights.append(pieces.drawn(functools.partial(rng.uniform, -bound, bound), n_in, n_out))
             biases.append(rng.uniform(-bound, bound, n_out))
         self._write(weights, biases)
 
@@ -424,8 +423,8 @@ class MLP:
         rows = MOST_ALONE * FLOPS_PER_THREAD / self._in_float32(self._flops_of_forward(1) / ROWS_PER_READ)
         return int(rows) if rows > ROWS_PER_READ else 0
 
-    def _activation_codes(self) -> list[int]:
-        return [ACTIVATIONS.index(name) for name in self._activations]
+    def _activation_codes(self) -> tuple[int, ...]:
+        return tuple(ACTIVATIONS.index(name) for name in self._activations)
 
     def loss_and_gradients(
         self, X: Any, y: Array, sample_weight: Array | None = None, alpha: float = 0.0
@@ -672,7 +671,9 @@ class MLP:
         with _spare_lock:
             work = self._spare.pop(key, None)
         if work is None:
-            work = Workspace(self._layout, self._activation_codes(), self._output_code, key[0], n_threads)
+            work = Workspace(
+                plan_of(self._layout, self._activation_codes(), self._output_code, key[0], n_threads)
+            )
         return key, work
 
     def _give_back(self, key: Any, work: Workspace) -> None:
@@ -794,10 +795,6 @@ class MLP:
 
 def _flops_beside_row(X: Rows) -> float:
     return FLOPS_BESIDE_ROW + (FLOPS_BESIDE_ENTRY * X.width if X.sparse else 0)
-
-
-def _uniform(rng: np.random.RandomState, bound: float, like: Array) -> Array:
-    return rng.uniform(-bound, bound, like.shape)
 
 
 def _calls(first: int, n_rows: int, rows: int, step: int) -> Iterator[tuple[int, int]]:

@@ -45,6 +45,14 @@ def taken(array: Array, rows: Array) -> Array:
     return out
 
 
+def drawn(draw: Callable[..., Any], n: int, width: int) -> Array:
+    """Return numbers (n, width) in the order that `draw` gives them for each shape."""
+    out = np.empty((n, width))
+    for part in parts(n, width):
+        out[part] = draw((part.stop - part.start, width))
+    return out
+
+
 def indices(n: int) -> npt.NDArray[np.int64]:
     """Return the integers from 0 to `n`, without it."""
     out = np.empty(n, np.int64)
@@ -55,9 +63,9 @@ def indices(n: int) -> npt.NDArray[np.int64]:
 
 def is_finite(array: Array) -> bool:
     """Whether all numbers of an array (n,) are finite."""
-    return all(are_finite(array[part]) for part in parts(len(array)))
+    return all(bool(np.isfinite(array[part]).all()) for part in parts(len(array)))
 
 
 def are_finite(array: Array) -> bool:
-    """Whether all numbers of a small array are finite; of a row, in a third of the time that `.all()` takes."""
+    """Whether all numbers of a few rows are finite; of one in a third of the time that `.all()` takes, by a copy."""
     return 0 not in np.isfinite(array).tobytes()

@@ -36,7 +36,8 @@ def is_plain(array: Any) -> TypeGuard[Array]:
 
 
 @functools.cache
-def _nothing(dtype: np.dtype[Any]) -> Array:
+def nothing(dtype: np.dtype[Any]) -> Array:
+    """Return an array of no elements, for kernels."""
     return np.empty(0, dtype)
 
 
@@ -90,7 +91,7 @@ class Rows:
         _check_kind(X.dtype, X.shape, n_columns, dtype)
         if not X.flags.c_contiguous or not X.flags.aligned:
             raise ValueError("X must be C-contiguous and aligned; use numpy.ascontiguousarray(X)")
-        return cls(len(X), n_columns, flat(X), _nothing(dtype), _nothing(_INT32), _nothing(_INT64))
+        return cls(len(X), n_columns, flat(X), nothing(dtype), nothing(_INT32), nothing(_INT64))
 
     @classmethod
     def _of_csr(cls, X: Any, n_columns: int, dtype: np.dtype[Any]) -> Self:
@@ -110,7 +111,7 @@ class Rows:
         indices = indices[:n_entries]
         check_range("X.indices", indices, min(n_columns, 2**31))  # the kernels take them as int32
         return cls(
-            n, 1 + n_entries / max(1, n), _nothing(dtype), flat(data),
+            n, 1 + n_entries / max(1, n), nothing(dtype), flat(data),
             flat(np.require(indices, np.int32, ["C", "A"])), flat(np.require(indptr, np.int64, ["C", "A"])),
         )  # fmt: skip
 

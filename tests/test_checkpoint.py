@@ -432,7 +432,7 @@ KINDS = "must return a dict of numbers, strings, arrays, and lists and dicts of 
     (Stateful({"a": {"__array__": 2}}), KINDS + "a has the key '__array__', which is none to use$"),
     (Forgetful(), "^Forgetful must have both state_dict and load_state_dict of its own for a Checkpoint, or neither$"),
     (Mute(), "^Mute must have both state_dict and load_state_dict of its own for a Checkpoint, or neither$"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_a_state_that_cannot_be_saved_is_noticed_before_the_training(told, message, tmp_path):
     epochs = []
     with pytest.raises(TypeError, match=message):

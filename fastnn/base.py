@@ -65,7 +65,6 @@ Array = npt.NDArray[Any]
 Resumed = Callable[[Callable[[dict[str, Any]], None]], None]
 
 AUTO_BATCH_SIZE = 200
-QUICK_SIZE = 2**22  # entries of X whose mask of what is finite may be made; scikit-learn looks at more without one
 DTYPES = (np.float64, np.float32)  # the first is what other dtypes become
 STOCHASTIC_SOLVERS = ("sgd", "adam")
 _AS_ELSEWHERE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -590,16 +589,22 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         if "_net" not in self.__dict__ and not self._has_network():
             check_is_fitted(self, "coefs_")
         net = self._network()
-        X = self._validated_rows(X, net.dtype)
-        if X.shape[1] != net.sizes[0]:
-            self._check_inputs(net)
         # Where training has compiled its kernels, to compile those of prediction takes a second or two, once.
         if not (net.is_ready or epoch.is_compiled(net.dtype)):
-            return plain.forward(X, net.weights, net.biases, net.activations, net.output)
+            return plain.forward(self._validated_rows(X, net), net.weights, net.biases, net.activations, net.output)
         if self.n_jobs is None:
-            return net.forward(X)
+            return self._forward(net, X)
         with self._threads():
-            return net.forward(X)
+            return self._forward(net, X)
+
+    def _forward(self, net: MLP, X: Any) -> Array:
+        fitted = self.__dict__
+        # All of scikit-learn's checks, quickly made, of a plain array of the network's dtype.
+        if fitted.get("n_features_in_") == net.sizes[0] and "feature_names_in_" not in fitted:
+            outputs = net.forward_if_finite(X)
+            if outputs is not None:
+                return outputs
+        return net.forward(self._validated_rows(X, net))
 
     def _check_inputs(self, net: MLP) -> None:
         """Refuse weights of other inputs than X has, which somebody else has put there."""
@@ -615,16 +620,10 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         """Use as many threads as `n_jobs` says within a `with` block."""
         return _AS_ELSEWHERE if self.n_jobs is None else parallel.threads(parallel.count_of_jobs(self.n_jobs))
 
-    def _validated_rows(self, X: Any, dtype: np.dtype[Any]) -> Any:
-        """Return X after all of scikit-learn's checks; those that a plain array of our dtype needs are quickly made."""
-        if (
-            type(X) is np.ndarray and X.dtype == dtype and X.ndim == 2 and X.shape[0] > 0
-            and X.shape[1] == self.__dict__.get("n_features_in_") and "feature_names_in_" not in self.__dict__
-            and (flags := X.flags).c_contiguous and flags.aligned and X.size <= QUICK_SIZE
-            and (get_config()["assume_finite"] or pieces.are_finite(X))
-        ):  # fmt: skip
-            return X
-        return in_dtype(_by_rows(validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)), dtype)
+    def _validated_rows(self, X: Any, net: MLP) -> Any:
+        X = in_dtype(_by_rows(validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)), net.dtype)
+        self._check_inputs(net)
+        return X
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -306,6 +306,6 @@ class ForwardWorkspace:
         scratch = empty(n_threads * forward.scratch_size.py_func(ld), layout.dtype)
         state = empty(state_size(n_threads), np.int64)
         self._arrays = layers, params, scratch, state
-        fields = [output, *(field for array in self._arrays for field in (array.ctypes.data, array.size))]
-        self._fields = np.array(fields, np.int64)
-        self.address = self._fields.ctypes.data  # of all that the kernel takes for the network
+        fields = [output, *(field for array in self._arrays for field in (array.ctypes.data, array.size)), 0]
+        self.fields = np.array(fields, np.int64)
+        self.address = self.fields.ctypes.data  # of all that the kernel takes for the network

@@ -64,8 +64,3 @@ def indices(n: int) -> npt.NDArray[np.int64]:
 def is_finite(array: Array) -> bool:
     """Whether all numbers of an array (n,) are finite."""
     return all(bool(np.isfinite(array[part]).all()) for part in parts(len(array)))
-
-
-def are_finite(array: Array) -> bool:
-    """Whether all numbers of a few rows are finite; of one in a third of the time that `.all()` takes, by a copy."""
-    return 0 not in np.isfinite(array).tobytes()

@@ -2,6 +2,7 @@
 
 import _thread
 import copy
+import itertools
 import pickle
 import threading
 import time
@@ -16,6 +17,7 @@ from helpers import (
     assert_close,
     bits,
     check_against_reference,
+    csr,
     expected_forward,
     expected_gradients,
     parameters64,
@@ -544,3 +546,31 @@ class Named(MLP):
     def __init__(self, name):
         super().__init__((2, 3), random_state=0)
         self.name = name
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 7, 8, 47, 48, 49, 400, 401])
+def test_whether_rows_are_finite_is_seen_as_they_are_read(n, dtype, n_threads, monkeypatch):
+    """In whichever block of rows, and by whichever thread; what comes after a refusal is as ever."""
+    monkeypatch.setattr("fastnn.model.FLOPS_PER_THREAD", 1.0)
+    net, rng = MLP((33, 20, 3), dtype=dtype, random_state=0), np.random.default_rng(0)
+    X = rng.standard_normal((n, 33)).astype(dtype)
+    X[0, :3] = np.finfo(dtype).max, np.finfo(dtype).tiny, np.finfo(dtype).smallest_subnormal
+    with fastnn.threads(n_threads):
+        expected = net.forward(X)
+        np.testing.assert_array_equal(net.forward_if_finite(X), expected)
+        for row, column, value in itertools.product((0, n // 2, n - 1), (0, 16, 32), (np.nan, np.inf, -np.inf)):
+            bad = X.copy()
+            bad[row, column] = value
+            assert net.forward_if_finite(bad) is None
+            assert net.forward(bad).shape == expected.shape  # which takes it
+        np.testing.assert_array_equal(net.forward_if_finite(X), expected)
+
+
+def test_rows_that_are_not_as_kernels_take_them_are_not_looked_at():
+    net, X = MLP((3, 2), dtype="float64"), np.zeros((4, 3))
+    parts = X[:0], X[0], X[::2], X[:, :2], X.T[:, :3]
+    kinds = X.tolist(), X.astype("f4"), X.astype(">f8"), np.asfortranarray(X), np.ma.array(X), csr(4, 3, "float64"), None
+    for other in (*parts, *kinds):
+        assert net.forward_if_finite(other) is None

@@ -49,8 +49,9 @@ LEAST_ROWS = 8  # of which slices have a multiple: the height of a block of regi
 # hand it to each other take longer. A row stands for some parameters more.
 HELD, PER_ROW = 200_000, 1_000
 CAN_RAISE = bool(numba.config.BOUNDSCHECK)
-# What a call has beside its rows: the code of the output function, and the address and the elements of each buffer.
-OUTPUT, LAYERS, PARAMS, SCRATCH, STATE, N_FIELDS = 0, 1, 3, 5, 7, 9
+# What a call has beside its rows: the code of the output function, the address and the elements of each buffer, and
+# whether to look if X is finite, which becomes 0 where it is not.
+OUTPUT, LAYERS, PARAMS, SCRATCH, STATE, FINITE, N_FIELDS = 0, 1, 3, 5, 7, 9, 10
 
 
 @jit
@@ -102,6 +103,14 @@ def sparse_panel(z, z_at, ld, entries, first, params, w_at, n_in, n_rows, panel)
         start, stop = indptr[r], indptr[r + 1]
         sparse_row(z, z_at + r * ld, data, start, indices, start, stop - start, params, w_at, n_in,
                    panel // lanes_of(params))
+
+
+@jit
+def are_finite(values):
+    n = 0
+    for i in range(values.size):
+        n += 1 if values[i] - values[i] == values.dtype.type(0.0) else 0
+    return n == values.size
 
 
 @jit
@@ -200,6 +209,8 @@ def run_forward(thread, n_threads, X, entries, out, network):
                 phase, last = phase + 1, n_parts == 1
                 part = next_slice(state, thread, n_parts, phase) if n_parts > 1 else 0
                 while part >= 0:
+                    if l == 0 and part == 0 and fields[FINITE] != 0 and not are_finite(view(X, a_at, n * lda)):
+                        fields[FINITE] = 0
                     forward_panels(scratch, z_at, ld, a, a_at, lda, entries if l == 0 else 0, first, params, layer,
                                    code, n, n_panels * part // n_parts, n_panels * (part + 1) // n_parts)
                     if n_parts > 1:

@@ -1,9 +1,12 @@
 """Shuffling in pieces: NumPy's order, NumPy's state of the generator, and Ctrl-C between two pieces."""
 
+import concurrent.futures
+import os
 import threading
 
 import numpy as np
 import pytest
+from subprocesses import run_script
 
 import fastnn
 from fastnn.kernels import shuffle
@@ -54,15 +57,15 @@ def test_a_fit_does_not_depend_on_the_pieces(early_stopping, monkeypatch):
 
 def test_ctrl_c_between_two_pieces_of_an_order(monkeypatch, in_pieces):
     """It ends a fit with a usable model before the order is drawn to its end."""
-    exchange, pieces = shuffle.exchanger(), []
+    call_with, pieces = shuffle.call_with, []
 
     def interrupted(*arguments):
-        exchange(*arguments)
+        call_with(*arguments)
         pieces.append(arguments)
         if len(pieces) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(shuffle, "exchanger", lambda: interrupted)
+    monkeypatch.setattr(shuffle, "call_with", interrupted)
     X, y = np.random.default_rng(0).random((1000, 3)), np.arange(1000) % 3
     random_state = np.random.RandomState(0)
     model = fastnn.MLPClassifier((4,), random_state=random_state)
@@ -71,16 +74,76 @@ def test_ctrl_c_between_two_pieces_of_an_order(monkeypatch, in_pieces):
     assert len(pieces) == 2
     assert model.n_iter_ == 0 and np.isfinite(model.predict_proba(X)).all()
     random_state.random_sample()  # nobody has kept its lock
+    lock = random_state._bit_generator.lock
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        assert other.submit(lock.acquire, timeout=1).result()
 
 
-def test_a_generator_with_a_shuffle_of_its_own():
-    class Backwards(np.random.RandomState):
-        def shuffle(self, order):
-            order[:] = order[::-1].copy()
+def backwards(order):
+    order[:] = order[::-1].copy()
 
+
+class Backwards(np.random.RandomState):
+    def shuffle(self, order):
+        backwards(order)
+
+
+class Open(np.random.RandomState):
+    """Has attributes of its own."""
+
+
+@pytest.mark.parametrize("of_instance", [False, True])
+def test_a_generator_with_a_shuffle_of_its_own(of_instance):
+    random_state = Open(0) if of_instance else Backwards(0)
+    if of_instance:
+        random_state.shuffle = backwards
     order = np.arange(5)
-    shuffle.shuffle(order, Backwards(0))
+    shuffle.shuffle(order, random_state)
     assert order.tolist() == [4, 3, 2, 1, 0]
+
+
+def test_a_bit_generator_that_is_not_numpys():
+    """NumPy takes what has a capsule and a lock."""
+
+    class Wrapped:
+        def __init__(self):
+            self.bits = np.random.PCG64(0)
+            self.capsule, self.lock = self.bits.capsule, self.bits.lock
+
+    order, expected = np.arange(99), np.arange(99)
+    shuffle.shuffle(order, np.random.RandomState(Wrapped()))
+    np.random.RandomState(np.random.PCG64(0)).shuffle(expected)
+    np.testing.assert_array_equal(order, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_forked_children_draw_from_a_generator_that_another_thread_shuffles_by():
+    script = """
+        import os, threading, time
+        import numpy as np
+        from fastnn.kernels.shuffle import shuffle
+
+        random_state, is_over = np.random.RandomState(0), False
+
+        def work():
+            order = np.arange(300_000)
+            while not is_over:
+                shuffle(order, random_state)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        codes = []
+        for _ in range(20):
+            time.sleep(0.003)
+            child = os.fork()
+            if not child:
+                os._exit(0 if random_state._bit_generator.lock.acquire(timeout=1) else 1)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        is_over = True
+        thread.join()
+        print(*codes)
+    """
+    assert run_script(script)[0].split() == ["0"] * 20
 
 
 def test_threads_that_draw_from_one_generator():

@@ -146,6 +146,31 @@ def test_forked_children_draw_from_a_generator_that_another_thread_shuffles_by()
     assert run_script(script)[0].split() == ["0"] * 20
 
 
+@pytest.mark.parametrize("n_done", [0, 1, 2])
+def test_ctrl_c_while_several_orders_are_drawn(n_done, monkeypatch):
+    """The user's generator is where the epochs that have been gone through have left it."""
+    n_drawn, call_with, calls = 7 * n_done + 3, shuffle.call_with, []
+
+    def interrupted(*arguments):
+        call_with(*arguments)
+        calls.append(arguments)
+        if len(calls) == n_drawn:
+            raise KeyboardInterrupt
+
+    X, y = np.random.default_rng(0).random((50, 3)), np.arange(50) % 3
+    expected, random_state = np.random.RandomState(0), np.random.RandomState(0)
+    fastnn.MLP((3, 4, 3), random_state=expected)
+    for _ in range(7 * n_done):
+        expected.shuffle(np.arange(50))
+    monkeypatch.setattr(shuffle, "call_with", interrupted)
+    model = fastnn.MLPClassifier((4,), solver="sgd", random_state=random_state, tol=0, n_iter_no_change=6)
+    # The loss falls from epoch to epoch, so that each call is of 7, after which it could be a plateau.
+    with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
+        model.fit(X, y)
+    assert model.n_iter_ == 7 * n_done
+    assert random_state.bytes(100) == expected.bytes(100)
+
+
 def test_threads_that_draw_from_one_generator():
     """No number is drawn twice: all of them together leave the generator where NumPy would."""
     random_state, expected = np.random.RandomState(0), np.random.RandomState(0)
@@ -198,3 +223,30 @@ def test_rows_that_are_not_shuffled():
     assert orders.draw(2).tolist() == [0, 1, 2]
     orders.go_to(place)
     assert orders.current.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_search_for_the_step_that_diverged(is_interrupted, monkeypatch):
+    """Ctrl-C on the way back or not, the user's generator is where the training has left it."""
+    go_to, places = Orders.go_to, []
+
+    def interrupted(orders, place):
+        go_to(orders, place)
+        places.append(place)
+        if is_interrupted and len(places) == 2:  # the first way back is that of the epochs after the one that diverged
+            raise KeyboardInterrupt
+
+    X = np.random.default_rng(0).standard_normal((300, 3))
+    expected, random_state = np.random.RandomState(0), np.random.RandomState(0)
+    fastnn.MLP((3, 4, 1), random_state=expected)
+    for _ in range(3):
+        expected.shuffle(np.arange(300))
+    monkeypatch.setattr(Orders, "go_to", interrupted)
+    model = fastnn.MLPRegressor(
+        hidden_layer_sizes=(4,), solver="sgd", learning_rate_init=1e4, random_state=random_state
+    )
+    told = pytest.warns(match="interrupted") if is_interrupted else pytest.raises(ValueError, match="epoch 3, step 1;")
+    with told:
+        model.fit(X, X @ [1.0, 2.0, 3.0])
+    assert len(places) == 3
+    assert random_state.bytes(100) == expected.bytes(100)

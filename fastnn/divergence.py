@@ -81,8 +81,8 @@ class Rewind:
         t.optimizer.steps = copy.steps
         if t.optimizer.moments is not None:
             t.optimizer.moments[:] = 0 if copy.moments is None else copy.moments
-        t.orders.go_to(copy.place)
         try:
+            t.orders.go_to(copy.place)
             return self._first_bad_step(examples, copy)
         finally:
             t.orders.go_to(end)

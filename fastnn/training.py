@@ -277,8 +277,8 @@ class Training:
         """Go through up to `n` epochs."""
         began, epochs = time.perf_counter(), Epochs(n)
         place = self.orders.place() if n > 1 else None
-        orders = self.orders.draw(n)
         try:
+            orders = self.orders.draw(n)
             self.net.train(examples, n_rows, self.optimizer, self.batch_size, orders, self.alpha, epochs)
         finally:
             done = epochs.n_done

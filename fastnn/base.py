@@ -592,8 +592,6 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         # Where training has compiled its kernels, to compile those of prediction takes a second or two, once.
         if not (net.is_ready or epoch.is_compiled(net.dtype)):
             return plain.forward(self._validated_rows(X, net), net.weights, net.biases, net.activations, net.output)
-        if self.n_jobs is None:
-            return self._forward(net, X)
         with self._threads():
             return self._forward(net, X)
 

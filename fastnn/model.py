@@ -697,9 +697,7 @@ class MLP:
         with _spare_lock:
             work = self._spare.pop(key, None)
         if work is None:
-            work = Workspace(
-                plan_of(self._layout, self._activation_codes(), self._output_code, key[0], n_threads)
-            )
+            work = Workspace(plan_of(self._layout, self._activation_codes(), self._output_code, key[0], n_threads))
         return key, work
 
     def _give_back(self, key: Any, work: Workspace) -> None:

@@ -52,7 +52,7 @@ class Orders:
         return orders.reshape(-1)
 
     def place(self) -> Place:
-        """Return the place for `go_to`."""
+        """Return where this is, for `go_to`."""
         again = 0 if self._place is None or self.current is None else self._place.n_orders * len(self.current)
         if self._place is None or again > MOST_ROWS_AGAIN:
             state = self.random_state.get_state(legacy=False) if self.is_shuffled else None

@@ -246,15 +246,16 @@ class Checkpoint(Callback):
     def _save(self, fit: Fit) -> None:
         if not fit.net.is_finite():
             return
-        saved = {"format": FORMAT, "fingerprint": self._identity, "start": self._start, "state": fit.state()}
         try:
+            saved = {"format": FORMAT, "fingerprint": self._identity, "start": self._start, "state": fit.state()}
             with atomic_write(self.path) as file:
                 write_tree(file, KIND, saved)
                 file.flush()
                 self._keep_previous()
-        except OSError as error:
-            logger.warning("%s cannot be written: %s", self.path, error)
-            warnings.warn(f"the checkpoint {self.path} cannot be written: {error}; the training goes on", stacklevel=2)
+        except (OSError, MemoryError) as error:  # weights and moments are copied
+            reason = f"{error}" or "there is no memory left for it"
+            logger.warning("%s cannot be written: %s", self.path, reason)
+            warnings.warn(f"the checkpoint {self.path} cannot be written: {reason}; the training goes on", stacklevel=2)
         self._next = time.monotonic() + self._seconds
 
     def _keep_previous(self) -> None:

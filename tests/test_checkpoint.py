@@ -474,16 +474,23 @@ def test_atomic_write(tmp_path):
     assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("error", "message"), [
+    (OSError(28, "No space left on device"), "No space left on device"),
+    (MemoryError("Unable to allocate 1 GiB"), "Unable to allocate 1 GiB"),
+    (MemoryError(), "there is no memory left for it"),
+])  # fmt: skip
+@pytest.mark.parametrize("place", ["fastnn.checkpoint.write_tree", "fastnn.training.Training.state_dict"])
+def test_a_full_disk_does_not_end_the_training(error, message, place, tmp_path, monkeypatch):
+    """Nor does want of memory, for the copies or while they are written."""
     path = tmp_path / "c"
     stopped_after(2, path)
     before = path.read_bytes()
 
     def full(*args):
-        raise OSError(28, "No space left on device")
+        raise error
 
-    monkeypatch.setattr(checkpoint, "write_tree", full)
-    with pytest.warns(UserWarning, match="No space left on device; the training goes on"):
+    monkeypatch.setattr(place, full)
+    with pytest.warns(UserWarning, match=f"{message}; the training goes on"):
         model = classifier(Checkpoint(path)).fit(X, Y)
     assert model.n_iter_ == 8 and path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 

@@ -328,13 +328,18 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
 
+    def _network_to_train(self) -> MLP:
+        net = self._network()
+        net.most_loss = _most_loss(net)
+        return net
+
     # -- stochastic solvers -----------------------------------------------------------------------------------------
 
     def _fit_stochastic(
         self, X: Any, targets: Array, sample_weight: Array | None, random_state: np.random.RandomState,
         incremental: bool, fit: Fit | None, resumed: Resumed | None,
     ) -> None:  # fmt: skip
-        net = self._network()
+        net = self._network_to_train()
         X = in_dtype(X, net.dtype)
         rows, plateau = None, self._loss_plateau()
         if self.early_stopping:
@@ -469,7 +474,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
     # -- L-BFGS -----------------------------------------------------------------------------------------------------
 
     def _fit_lbfgs(self, X: Any, targets: Array, sample_weight: Array | None, fit: Fit | None) -> None:
-        net = self._network()
+        net = self._network_to_train()
         if net.dtype != np.float64:  # the minimiser computes in float64
             net = with_parameters(net.weights, net.biases, self.activation, self.out_activation_, np.float64)
             self._set_network(net)
@@ -519,6 +524,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         arrays = [part.reshape(shape) for part, shape in zip(np.split(packed_coef_inter, ends), shapes, strict=True)]
         n = len(self.coefs_)
         net = with_parameters(arrays[:n], arrays[n:], self.activation, self.out_activation_)
+        net.most_loss = _most_loss(net)
         loss, d_coefs, d_intercepts = net.loss_and_gradients(_by_rows(X), y, sample_weight, self.alpha)
         return loss, np.concatenate([array.ravel() for array in (*d_coefs, *d_intercepts)])
 
@@ -640,6 +646,11 @@ class _SklearnCallbacks(Callback):
 
     def on_epoch_end(self, fit: Fit) -> bool:
         return bool(self.epoch.call_on_fit_task_end(**self.told, reconstruction_attributes=self.reconstruction))
+
+
+def _most_loss(net: MLP) -> float:
+    """Return the log-loss of scikit-learn's least probability."""
+    return -float(np.log(np.finfo(net.dtype).eps))
 
 
 def _checked_hidden_sizes(sizes: Any) -> list[int]:

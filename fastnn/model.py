@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import math
 import os
 import threading
 import time
@@ -146,6 +147,9 @@ class MLP:
     >>> net.forward(np.array([[0.0, 1.0], [1.0, 1.0]])).shape
     (2, 1)
     """
+
+    # Of a row, or of one of several outputs, the largest log-loss that is told; its gradient goes on beyond it.
+    most_loss = math.inf
 
     def __init__(
         self,
@@ -658,7 +662,7 @@ class MLP:
             if gradients is None:
                 gradients = work.gradients if batch_size > work.capacity else self._nothing
             buffers = (
-                float(alpha), hyper,
+                float(alpha), self.most_loss, hyper,
                 work.plan, work.layers, self._layout.tiles, work.shares, X.dense, X.data, X.indices, X.indptr,
                 examples.labels, examples.targets, examples.weight, self._no_rows if order is None else order,
                 self._params, moments, gradients, work.rows, work.scratch,

@@ -731,3 +731,21 @@ def test_classes_are_those_of_the_label_binarizer(n_classes, dtype):
     assert (found.y_type_, found.sparse_input_) == (expected.y_type_, expected.sparse_input_)
     assert found.classes_.dtype == expected.classes_.dtype
     np.testing.assert_array_equal(found.classes_, expected.classes_)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("labels", ["classes", "two classes", "labels"])
+def test_losses_of_a_model_that_is_sure_are_sklearns(labels, dtype):
+    """Its probabilities are kept from 0 and 1; so are those of the losses that plateaus and L-BFGS go by."""
+    from sklearn.neural_network import MLPClassifier as Theirs
+
+    rng = np.random.default_rng(0)
+    X = (300 * rng.standard_normal((120, 6))).astype(dtype)
+    y = {"classes": rng.integers(0, 3, 120), "two classes": rng.integers(0, 2, 120),
+         "labels": rng.integers(0, 2, (120, 3))}[labels]  # fmt: skip
+    for solver in ("adam", "sgd"):
+        ours, theirs = (
+            each((8,), solver=solver, random_state=0, max_iter=5, learning_rate_init=1e-4).fit(X, y)
+            for each in (fastnn.MLPClassifier, Theirs)
+        )
+        np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-9 if dtype == "float64" else 1e-4)

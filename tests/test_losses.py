@@ -29,8 +29,8 @@ def output_forward(code, z, n, work):
 
 
 @numba.njit(error_model="numpy")
-def loss_backward(code, dz, t, weight, loss, work):
-    losses.loss_backward(code, dz, t, weight, loss, work)
+def loss_backward(code, dz, t, weight, loss, work, most):
+    losses.loss_backward(code, dz, t, weight, loss, work, most)
 
 
 def outputs_of(output, z):
@@ -40,10 +40,10 @@ def outputs_of(output, z):
     return flat.reshape(z.T.shape).T
 
 
-def losses_of(output, z, t, weight):
+def losses_of(output, z, t, weight, most=np.inf):
     """The kernel's weighted loss of each row and its weighted gradient (n, units)."""
     dz, loss, work = z.T.flatten(), np.empty(len(z), z.dtype), np.empty(3 * len(z), z.dtype)
-    loss_backward(OUTPUTS.index(output), dz, t.T.flatten(), weight, loss, work)
+    loss_backward(OUTPUTS.index(output), dz, t.T.flatten(), weight, loss, work, z.dtype.type(most))
     return loss, dz.reshape(z.T.shape).T
 
 
@@ -155,3 +155,21 @@ def test_whole_network_at_extremes(output, dtype, size):
     loss, dw, db = net.loss_and_gradients(X, T)
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in [*dw, *db])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("output", ["logistic", "softmax"])
+def test_bounded_losses_are_sklearns(output, dtype):
+    """As of probabilities that are kept from 0 and 1 by the dtype's epsilon; the gradients are those of the loss."""
+    from sklearn.neural_network._base import binary_log_loss, log_loss
+
+    rng = np.random.default_rng(0)
+    z = (rng.standard_normal((40, 3)) * 100).astype(dtype)
+    t = np.eye(3, dtype=dtype)[rng.integers(0, 3, 40)]
+    found, gradient = losses_of(output, z, t, np.ones(40, dtype), -np.log(np.finfo(dtype).eps))
+    probabilities, theirs = outputs_of(output, z), {"logistic": binary_log_loss, "softmax": log_loss}[output]
+    expected = [theirs(t[i : i + 1], probabilities[i : i + 1]) for i in range(40)]
+    eps = np.finfo(dtype).eps  # to which 1 - p is rounded there
+    np.testing.assert_allclose(found, expected, rtol=100 * eps, atol=4 * eps)
+    exact, same = losses_of(output, z, t, np.ones(40, dtype))
+    assert (exact > 1.5 * found).any() and np.array_equal(gradient, same)

@@ -245,7 +245,7 @@ FUNCTIONS = {
     "activation_forward": (lambda z: [activations.activation_forward(code, z) for code in range(4)], 1),
     "activation_backward": (lambda dz, a: [activations.activation_backward(code, dz, a) for code in range(4)], 2),
     "output_forward": (lambda z, w: [losses.output_forward(code, z, 1, w) for code in range(4)], 2),
-    "loss_backward": (lambda z, t, s, e, w: [losses.loss_backward(code, z, t, s, e, w) for code in range(4)], 5),
+    "loss_backward": (lambda z, t, s, e, w: [losses.loss_backward(code, z, t, s, e, w, s[0]) for code in range(4)], 5),
     "sgd_update": (lambda w, g, m, c: optimizers.sgd_update(w, g, m, c), 4),
     "adam_update": (lambda w, g, m, v, c: optimizers.adam_update(w, g, m, v, c), 5),
 }

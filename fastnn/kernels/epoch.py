@@ -39,7 +39,7 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 @jit
 def run(
-    thread, n_slices, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, hyper, plan,
+    thread, n_slices, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, most_loss, hyper, plan,
     layers_of, tiles, shares, X, data, indices, indptr, labels, targets, sample_weight, order, params, moments,
     gradients, rows, scratch, partial, buckets, values, row_loss, squares, constants, result, identity, state,
 ):
@@ -70,8 +70,8 @@ def run(
                 while s >= 0:
                     rows_phase(
                         s, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight,
-                        params.dtype.type(scale), first_row, index, index_at, n, params, rows, scratch, partial,
-                        buckets, values, row_loss, state,
+                        params.dtype.type(scale), params.dtype.type(most_loss), first_row, index, index_at, n, params,
+                        rows, scratch, partial, buckets, values, row_loss, state,
                     )
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
@@ -115,7 +115,7 @@ def argument_types(real: Any) -> list[Any]:
     narrow = types.Array(types.int32, 1, "C")
     i, f = types.int64, types.float64
     return [
-        i, i, i, i, i, i, i, i, f, wide, whole, tables, table, whole,
+        i, i, i, i, i, i, i, i, f, f, wide, whole, tables, table, whole,
         vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
         whole, *([vector] * 4), wide, whole, whole,
     ]  # fmt: skip

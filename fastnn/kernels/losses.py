@@ -48,8 +48,16 @@ def logistic_output(z):
 
 
 @jit
-def logistic_loss(dz, t, weight, loss):
-    """E = sum over outputs of log(1 + exp(z)) - t z, as max(z, 0) - t z + log(1 + exp(-|z|))."""
+def bounded(loss, most):
+    """Within [exp(-most), most], as of a probability that is kept from 0 and from 1; NaN stays NaN."""
+    least = exp(-most)
+    loss = most if loss > most else loss
+    return least if loss < least else loss
+
+
+@jit
+def logistic_loss(dz, t, weight, loss, most):
+    """E = sum over outputs of log(1 + exp(z)) - t z, as max(z, 0) - t z + log(1 + exp(-|z|)), each `bounded`."""
     n, zero = loss.size, dz.dtype.type(0.0)
     for u in range(dz.size // n):
         dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
@@ -57,7 +65,7 @@ def logistic_loss(dz, t, weight, loss):
             z = dz_u[i]
             positive = zero if z < zero else z
             negative = -z if z > zero else z
-            loss[i] += weight[i] * ((positive - t_u[i] * z) + log1p(exp(negative)))
+            loss[i] += weight[i] * bounded((positive - t_u[i] * z) + log1p(exp(negative)), most)
             dz_u[i] = weight[i] * (logistic(z) - t_u[i])
 
 
@@ -90,8 +98,8 @@ def softmax_output(z, n, work):
 
 
 @jit
-def softmax_loss(dz, t, weight, loss, work):
-    """E = sum over outputs of t (log(sum of exp(z)) - z); the gradient is p sum(t) - t, for p = softmax(z)."""
+def softmax_loss(dz, t, weight, loss, work, most):
+    """E = sum over outputs of t (log(sum of exp(z)) - z), `bounded`; the gradient is p sum(t) - t, p = softmax(z)."""
     n, zero = loss.size, dz.dtype.type(0.0)
     largest, total, mass = view(work, 0, n), view(work, n, n), view(work, 2 * n, n)
     row_maximum(dz, largest)
@@ -102,13 +110,13 @@ def softmax_loss(dz, t, weight, loss, work):
         dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
         for i in range(n):
             shifted = dz_u[i] - largest[i]
-            loss[i] -= weight[i] * t_u[i] * shifted
+            loss[i] -= t_u[i] * shifted
             mass[i] += t_u[i]
             e = exp(shifted)
             total[i] += e
             dz_u[i] = e
     for i in range(n):
-        loss[i] += weight[i] * mass[i] * log(total[i])
+        loss[i] = weight[i] * bounded(loss[i] + mass[i] * log(total[i]), most)
         total[i] = mass[i] / total[i]
     for u in range(dz.size // n):
         dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
@@ -153,14 +161,17 @@ def output_forward(code, z, n, work):
 
 
 @jit
-def loss_backward(code, dz, t, weight, loss, work):
-    """Leave weight * dE/dz in `dz` and weight * E of each row in `loss`; `work` has room for three rows."""
+def loss_backward(code, dz, t, weight, loss, work, most):
+    """Leave weight * dE/dz in `dz` and weight * E of each row in `loss`; `work` has room for three rows.
+
+    Log-losses are at most `most`, and their gradients go on beyond it, as in scikit-learn.
+    """
     for i in range(loss.size):
         loss[i] = loss.dtype.type(0.0)
     if code == SOFTMAX:
-        softmax_loss(dz, t, weight, loss, work)
+        softmax_loss(dz, t, weight, loss, work, most)
     elif code == LOGISTIC:
-        logistic_loss(dz, t, weight, loss)
+        logistic_loss(dz, t, weight, loss, most)
     elif code == IDENTITY:
         identity_loss(dz, t, weight, loss)
     elif code == EXP:

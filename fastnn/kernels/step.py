@@ -166,13 +166,13 @@ def block_of(plan, number, low, first):
 
 @jit
 def rows_phase(
-    number, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale,
+    number, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale, most_loss,
     first_row, index, index_at, n_rows, params, rows, scratch, partial, buckets, values, row_loss, state,
 ):
     """One slice of `n_rows` rows, forward and backward.
 
     Row r lies at first_row + index[index_at + r]. `scale` is 1 / (sum of the batch's sample weights): losses and
-    deltas carry it, so that gradients are means.
+    deltas carry it, so that gradients are means. For `most_loss` see `loss_backward`.
     """
     n_layers = layers_of.shape[1]
     base = number * plan[SCRATCH]
@@ -194,7 +194,8 @@ def rows_phase(
                        first_row, index, index_at + first, n, n_out, width)
         loss = view(scratch, base + plan[WORK], ld)
         loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
-                      view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld))
+                      view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld),
+                      most_loss)
         losses = view(row_loss, first, n)
         for r in range(n):
             losses[r] = loss[r]

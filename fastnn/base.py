@@ -36,7 +36,7 @@ from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.kernels.shuffle import ROWS_AT_ONCE
 from fastnn.model import MLP, Losses
 from fastnn.orders import Orders
-from fastnn.rows import in_dtype, rows_of
+from fastnn.rows import csr_of, in_dtype, rows_of
 from fastnn.splitting import validation_split
 from fastnn.training import (
     AdaptiveRate,
@@ -655,4 +655,4 @@ def _checked_hidden_sizes(sizes: Any) -> list[int]:
 
 def _by_rows(X: Any) -> Any:
     """Return a sparse matrix as CSR; never a dense copy of it."""
-    return call_apart(X.tocsr) if sparse.issparse(X) else X
+    return call_apart(csr_of, X) if sparse.issparse(X) else X

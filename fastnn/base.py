@@ -311,7 +311,9 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             sample_weight = pieces.mapped(  # as in the kernels
                 lambda weights: np.where(np.abs(weights) < least, 0, weights), sample_weight, X.dtype
             )
-            if sample_weight.sum() == 0 and sample_weight.any():  # the loss is a mean over them
+            if not sample_weight.any():  # with what scikit-learn says of zeros alone
+                raise ValueError("Sample weights must contain at least one non-zero number.")
+            if sample_weight.sum() == 0:  # the loss is a mean over them
                 raise ValueError("sample_weight must not add up to 0, got weights that cancel each other out")
         return _by_rows(X), y, sample_weight
 

@@ -36,7 +36,7 @@ from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.kernels.shuffle import ROWS_AT_ONCE
 from fastnn.model import MLP, Losses
 from fastnn.orders import Orders
-from fastnn.rows import in_dtype, rows_of
+from fastnn.rows import csr_of, in_dtype, rows_of
 from fastnn.splitting import validation_split
 from fastnn.training import (
     AdaptiveRate,
@@ -311,7 +311,9 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             sample_weight = pieces.mapped(  # as in the kernels
                 lambda weights: np.where(np.abs(weights) < least, 0, weights), sample_weight, X.dtype
             )
-            if sample_weight.sum() == 0 and sample_weight.any():  # the loss is a mean over them
+            if not sample_weight.any():  # with what scikit-learn says of zeros alone
+                raise ValueError("Sample weights must contain at least one non-zero number.")
+            if sample_weight.sum() == 0:  # the loss is a mean over them
                 raise ValueError("sample_weight must not add up to 0, got weights that cancel each other out")
         return _by_rows(X), y, sample_weight
 
@@ -664,4 +666,4 @@ def _checked_hidden_sizes(sizes: Any) -> list[int]:
 
 def _by_rows(X: Any) -> Any:
     """Return a sparse matrix as CSR; never a dense copy of it."""
-    return call_apart(X.tocsr) if sparse.issparse(X) else X
+    return call_apart(csr_of, X) if sparse.issparse(X) else X

@@ -102,11 +102,7 @@ class Rows:
         if len(indices) != len(data):
             raise ValueError(f"X.indices must be as long as X.data, {len(data)}, got {len(indices)}")
         n = X.shape[0]
-        if len(indptr) != n + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any() or indptr[-1] > len(data):
-            raise ValueError(
-                f"X.indptr must go from 0 in {n} steps, none of them down, to at most {len(data)}, "
-                "the length of X.data"
-            )
+        _check_indptr(indptr, n, len(data))
         n_entries = int(indptr[-1])
         indices = indices[:n_entries]
         check_range("X.indices", indices, min(n_columns, 2**31))  # the kernels take them as int32
@@ -150,6 +146,27 @@ class Examples(NamedTuple):
     labels: Array
     targets: Array
     weight: Array
+
+
+def csr_of(X: Any) -> Any:
+    """Return a sparse matrix, CSR or CSC, as CSR; SciPy itself writes wherever the indices of CSC say.
+
+    Raises
+    ------
+    ValueError
+        If they lead out of the matrix.
+    """
+    if X.format == "csc":
+        _check_indptr(X.indptr, X.shape[1], min(len(X.data), len(X.indices)))
+        check_range("X.indices", X.indices[: X.indptr[-1]], X.shape[0])
+    return X.tocsr()
+
+
+def _check_indptr(indptr: Array, n: int, n_entries: int) -> None:
+    if len(indptr) != n + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any() or indptr[-1] > n_entries:
+        raise ValueError(
+            f"X.indptr must go from 0 in {n} steps, none of them down, to at most {n_entries}, the length of X.data"
+        )
 
 
 def _check_kind(found: np.dtype[Any], shape: tuple[int, ...], n_columns: int, dtype: np.dtype[Any]) -> None:

@@ -686,6 +686,14 @@ def test_subnormal_weights_count_as_zero():
     np.testing.assert_array_equal(fits[0].coefs_[0], fits[1].coefs_[0])
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize(("dtype", "weight"), [("float32", 1e-40), ("float64", 1e-310)])
+def test_subnormal_weights_alone_are_refused_as_zeros_are(dtype, weight, solver):
+    X, y = np.eye(4, dtype=dtype), np.array([0, 1, 0, 1])
+    with pytest.raises(ValueError, match="Sample weights must contain at least one non-zero number"):
+        MLPClassifier((2,), solver=solver).fit(X, y, np.full(4, weight, dtype))
+
+
 def unaligned(array):
     return np.frombuffer(b"x" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
 

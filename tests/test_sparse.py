@@ -357,6 +357,25 @@ def test_the_estimators_never_make_x_dense(form, early_stopping):
     assert peak < 20e6
 
 
+@pytest.mark.parametrize("wrong", ["row -1", "row 6", "ends too far", "goes down"])
+def test_no_column_leads_out_of_the_matrix(wrong):
+    """SciPy makes CSR of CSC without a look at what the columns say, and would write there."""
+    X = sparse.csc_matrix(np.ones((6, 5)))
+    y, model = np.arange(6) % 2, fastnn.MLPClassifier((4,), solver="lbfgs", max_iter=2, random_state=0)
+    with pytest.warns(match="lbfgs failed to converge"):
+        model.fit(X, y)
+    expected = model.predict_proba(X)
+    if wrong.startswith("row"):
+        X.indices[3] = int(wrong.removeprefix("row"))
+    else:
+        X.indptr[2] = {"ends too far": 10**6, "goes down": 3}[wrong]
+    message = r"X.indices must lie in \[0, 6\)" if wrong.startswith("row") else "X.indptr must go from 0 in 5 steps"
+    for call in (lambda: model.predict(X), lambda: fastnn.MLPClassifier().fit(X, y)):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert (model.predict_proba(sparse.csc_matrix(np.ones((6, 5)))) == expected).all()
+
+
 def test_numpys_prediction_holds_no_hidden_units_of_all_rows():
     X, W = np.ones((20_000, 2), "float32"), [np.ones((2, 500), "float32"), np.ones((500, 1), "float32")]
     tracemalloc.start()

@@ -163,13 +163,19 @@ def test_bounded_losses_are_sklearns(output, dtype):
     """As of probabilities that are kept from 0 and 1 by the dtype's epsilon; the gradients are those of the loss."""
     from sklearn.neural_network._base import binary_log_loss, log_loss
 
-    rng = np.random.default_rng(0)
+    rng, ones, eps = np.random.default_rng(0), np.ones(40, dtype), np.finfo(dtype).eps
     z = (rng.standard_normal((40, 3)) * 100).astype(dtype)
     t = np.eye(3, dtype=dtype)[rng.integers(0, 3, 40)]
-    found, gradient = losses_of(output, z, t, np.ones(40, dtype), -np.log(np.finfo(dtype).eps))
+    found, gradient = losses_of(output, z, t, ones, -np.log(eps))
+    wide = z.astype(np.float64)
+    if output == "logistic":
+        expected = np.clip(np.logaddexp(0, wide) - t * wide, eps, -np.log(eps)).sum(axis=1)
+    else:
+        expected = np.clip(np.logaddexp.reduce(wide, axis=1) - (t * wide).sum(axis=1), eps, -np.log(eps))
+    np.testing.assert_allclose(found, expected, rtol=100 * eps, atol=100 * eps)
     probabilities, theirs = outputs_of(output, z), {"logistic": binary_log_loss, "softmax": log_loss}[output]
-    expected = [theirs(t[i : i + 1], probabilities[i : i + 1]) for i in range(40)]
-    eps = np.finfo(dtype).eps  # to which 1 - p is rounded there
-    np.testing.assert_allclose(found, expected, rtol=100 * eps, atol=4 * eps)
-    exact, same = losses_of(output, z, t, np.ones(40, dtype))
+    sklearns = [theirs(t[i : i + 1], probabilities[i : i + 1]) for i in range(40)]
+    # Of a label scikit-learn takes the logarithm of 1 - p, which has few digits where p is next to 1.
+    np.testing.assert_allclose(found, sklearns, rtol=1e-2 if output == "logistic" else 100 * eps, atol=4 * eps)
+    exact, same = losses_of(output, z, t, ones)
     assert (exact > 1.5 * found).any() and np.array_equal(gradient, same)

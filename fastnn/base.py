@@ -68,6 +68,7 @@ AUTO_BATCH_SIZE = 200
 DTYPES = (np.float64, np.float32)  # the first is what other dtypes become
 STOCHASTIC_SOLVERS = ("sgd", "adam")
 _AS_ELSEWHERE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+ALL_WEIGHTS_ZERO = "Sample weights must contain at least one non-zero number."  # as scikit-learn says it
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
 )
@@ -311,8 +312,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             sample_weight = pieces.mapped(  # as in the kernels
                 lambda weights: np.where(np.abs(weights) < least, 0, weights), sample_weight, X.dtype
             )
-            if not sample_weight.any():  # with what scikit-learn says of zeros alone
-                raise ValueError("Sample weights must contain at least one non-zero number.")
+            if not sample_weight.any():
+                raise ValueError(ALL_WEIGHTS_ZERO)
             if sample_weight.sum() == 0:  # the loss is a mean over them
                 raise ValueError("sample_weight must not add up to 0, got weights that cancel each other out")
         return _by_rows(X), y, sample_weight
@@ -330,18 +331,13 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
             self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
 
-    def _network_to_train(self) -> MLP:
-        net = self._network()
-        net.most_loss = _most_loss(net)
-        return net
-
     # -- stochastic solvers -----------------------------------------------------------------------------------------
 
     def _fit_stochastic(
         self, X: Any, targets: Array, sample_weight: Array | None, random_state: np.random.RandomState,
         incremental: bool, fit: Fit | None, resumed: Resumed | None,
     ) -> None:  # fmt: skip
-        net = self._network_to_train()
+        net = _bounded(self._network())
         X = in_dtype(X, net.dtype)
         rows, plateau = None, self._loss_plateau()
         if self.early_stopping:
@@ -476,9 +472,11 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
     # -- L-BFGS -----------------------------------------------------------------------------------------------------
 
     def _fit_lbfgs(self, X: Any, targets: Array, sample_weight: Array | None, fit: Fit | None) -> None:
-        net = self._network_to_train()
-        if net.dtype != np.float64:  # the minimiser computes in float64
+        net = _bounded(self._network())
+        if net.dtype != np.float64:  # the minimiser computes in float64; scikit-learn's probabilities stay in float32
+            most_loss = net.most_loss
             net = with_parameters(net.weights, net.biases, self.activation, self.out_activation_, np.float64)
+            net.most_loss = most_loss
             self._set_network(net)
         options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
         history: dict[str, list[float]] = {"loss": [], "seconds": []}
@@ -525,8 +523,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
         arrays = [part.reshape(shape) for part, shape in zip(np.split(packed_coef_inter, ends), shapes, strict=True)]
         n = len(self.coefs_)
-        net = with_parameters(arrays[:n], arrays[n:], self.activation, self.out_activation_)
-        net.most_loss = _most_loss(net)
+        net = _bounded(with_parameters(arrays[:n], arrays[n:], self.activation, self.out_activation_))
         loss, d_coefs, d_intercepts = net.loss_and_gradients(_by_rows(X), y, sample_weight, self.alpha)
         return loss, np.concatenate([array.ravel() for array in (*d_coefs, *d_intercepts)])
 
@@ -650,9 +647,10 @@ class _SklearnCallbacks(Callback):
         return bool(self.epoch.call_on_fit_task_end(**self.told, reconstruction_attributes=self.reconstruction))
 
 
-def _most_loss(net: MLP) -> float:
-    """Return the log-loss of scikit-learn's least probability."""
-    return -float(np.log(np.finfo(net.dtype).eps))
+def _bounded(net: MLP) -> MLP:
+    """Have a network tell log-losses up to that of the least probability that scikit-learn takes."""
+    net.most_loss = -float(np.log(np.finfo(net.dtype).eps))
+    return net
 
 
 def _checked_hidden_sizes(sizes: Any) -> list[int]:

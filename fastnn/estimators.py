@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from fastnn import pieces
-from fastnn.base import STOCHASTIC_SOLVERS, BaseMLP
+from fastnn.base import ALL_WEIGHTS_ZERO, STOCHASTIC_SOLVERS, BaseMLP
 from fastnn.callbacks import Callback
 
 Array = npt.NDArray[Any]
@@ -228,7 +228,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         else:
             right = self._decided(outputs) == targets
         if sample_weight is not None and not sample_weight.any():
-            raise ValueError("Sample weights must contain at least one non-zero number.")  # as scikit-learn's score
+            raise ValueError(ALL_WEIGHTS_ZERO)
         return float(np.average(right, weights=sample_weight))
 
     def _decided(self, outputs: Array) -> Array:

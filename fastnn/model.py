@@ -334,7 +334,7 @@ class MLP:
         TypeError, ValueError
             If X or out is not as described; no kernel has run then.
         """
-        if type(X) is np.ndarray and X.dtype == self._dtype and (flags := X.flags).c_contiguous and flags.aligned:
+        if _lies_well(X, self._dtype):
             if X.ndim == 2 and X.shape[1] == self._sizes[0]:
                 return self._forward(X, out, False)
             if X.shape == self._sizes[:1]:
@@ -352,10 +352,7 @@ class MLP:
 
         The kernel looks at what it reads, in less time than NumPy takes to be called. None if X is anything else.
         """
-        if (
-            type(X) is np.ndarray and X.dtype == self._dtype and (flags := X.flags).c_contiguous and flags.aligned
-            and X.ndim == 2 and X.shape[1] == self._sizes[0] and X.shape[0] > 0
-        ):  # fmt: skip
+        if _lies_well(X, self._dtype) and X.ndim == 2 and X.shape[1] == self._sizes[0] and X.shape[0] > 0:
             try:
                 return self._forward(X, None, False, looks=True)
             except _NotFiniteError:
@@ -819,6 +816,11 @@ class MLP:
 
     def __repr__(self) -> str:
         return f"MLP({self.sizes}, activation={self.activations}, output={self.output!r}, dtype={self.dtype.name!r})"
+
+
+def _lies_well(X: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether kernels take X as it is, but for its shape; what does not lie so is looked at more closely elsewhere."""
+    return type(X) is np.ndarray and X.dtype == dtype and (flags := X.flags).c_contiguous and flags.aligned
 
 
 def _flops_beside_row(X: Rows) -> float:

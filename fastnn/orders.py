@@ -17,7 +17,10 @@ MOST_ROWS_AGAIN = 300_000
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a training is in its orders: so many of them after one that comes with its state of the generator."""
+    """Where a training is in its orders: so many of them after one that comes with its state of the generator.
+
+    Where nothing is shuffled the state may be None: nothing is drawn.
+    """
 
     state: Any
     order: Array | None
@@ -62,7 +65,7 @@ class Orders:
     def go_to(self, place: Place) -> None:
         """Be at a place once more, and the generator too."""
         self.current = place.order
-        if self.is_shuffled:
+        if place.state is not None:
             self.random_state.set_state(place.state)
         self._place = dataclasses.replace(place, n_orders=0)
         self.draw(place.n_orders)

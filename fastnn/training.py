@@ -19,7 +19,7 @@ from fastnn.checkpoint import check_draws
 from fastnn.divergence import Rewind
 from fastnn.kernels.optimizers import SGD, Adam, finite_number
 from fastnn.model import MLP, Epochs, rows_of_next_call
-from fastnn.orders import Orders
+from fastnn.orders import Orders, Place
 from fastnn.rows import Examples, check_range
 from fastnn.trees import check_counts, damage_told
 
@@ -396,10 +396,9 @@ class Training:
                 raise ValueError(f"its order must be {n_in_epoch} integers")
             check_range("its order", order, n_rows)
         data, penalty = state["sums"]
-        random_state = self.orders.random_state
-        check_draws(state["random_state"], random_state.get_state(legacy=False))
-        random_state.set_state(state["random_state"])
-        self.orders.current, self.rows_done, self.sums = order, rows_done, (float(data), float(penalty))
+        check_draws(state["random_state"], self.orders.random_state.get_state(legacy=False))
+        self.orders.go_to(Place(state["random_state"], order))
+        self.rows_done, self.sums = rows_done, (float(data), float(penalty))
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         check_counts(state, "steps")

@@ -757,3 +757,8 @@ def test_losses_of_a_model_that_is_sure_are_sklearns(labels, dtype):
         )
         rtol = 1e-9 if (labels, dtype) == ("classes", "float64") else 1e-3
         np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=rtol)
+    ours, theirs = (
+        each((8,), solver="lbfgs", random_state=0, max_iter=1).fit(X, y)
+        for each in (fastnn.MLPClassifier, sklearn_nn.MLPClassifier)
+    )
+    np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=1e-3)

@@ -48,15 +48,14 @@ def logistic_output(z):
 
 
 @jit
-def bounded(loss, most):
-    """Within [exp(-most), most], as of a probability that is kept from 0 and from 1; NaN stays NaN."""
-    least = exp(-most)
+def bounded(loss, least, most):
+    """Within [least, most]; NaN stays NaN."""
     loss = most if loss > most else loss
     return least if loss < least else loss
 
 
 @jit
-def logistic_loss(dz, t, weight, loss, most):
+def logistic_loss(dz, t, weight, loss, least, most):
     """E = sum over outputs of log(1 + exp(z)) - t z, as max(z, 0) - t z + log(1 + exp(-|z|)), each `bounded`."""
     n, zero = loss.size, dz.dtype.type(0.0)
     for u in range(dz.size // n):
@@ -65,7 +64,7 @@ def logistic_loss(dz, t, weight, loss, most):
             z = dz_u[i]
             positive = zero if z < zero else z
             negative = -z if z > zero else z
-            loss[i] += weight[i] * bounded((positive - t_u[i] * z) + log1p(exp(negative)), most)
+            loss[i] += weight[i] * bounded((positive - t_u[i] * z) + log1p(exp(negative)), least, most)
             dz_u[i] = weight[i] * (logistic(z) - t_u[i])
 
 
@@ -98,7 +97,7 @@ def softmax_output(z, n, work):
 
 
 @jit
-def softmax_loss(dz, t, weight, loss, work, most):
+def softmax_loss(dz, t, weight, loss, work, least, most):
     """E = sum over outputs of t (log(sum of exp(z)) - z), `bounded`; the gradient is p sum(t) - t, p = softmax(z)."""
     n, zero = loss.size, dz.dtype.type(0.0)
     largest, total, mass = view(work, 0, n), view(work, n, n), view(work, 2 * n, n)
@@ -116,7 +115,7 @@ def softmax_loss(dz, t, weight, loss, work, most):
             total[i] += e
             dz_u[i] = e
     for i in range(n):
-        loss[i] = weight[i] * bounded(loss[i] + mass[i] * log(total[i]), most)
+        loss[i] = weight[i] * bounded(loss[i] + mass[i] * log(total[i]), least, most)
         total[i] = mass[i] / total[i]
     for u in range(dz.size // n):
         dz_u, t_u = view(dz, u * n, n), view(t, u * n, n)
@@ -164,14 +163,16 @@ def output_forward(code, z, n, work):
 def loss_backward(code, dz, t, weight, loss, work, most):
     """Leave weight * dE/dz in `dz` and weight * E of each row in `loss`; `work` has room for three rows.
 
-    Log-losses are at most `most`, and their gradients go on beyond it, as in scikit-learn.
+    Log-losses are those of a probability that is kept from 0 and from 1, from exp(-most) to `most`; their gradients go
+    on beyond it, as in scikit-learn.
     """
+    least = exp(-most)
     for i in range(loss.size):
         loss[i] = loss.dtype.type(0.0)
     if code == SOFTMAX:
-        softmax_loss(dz, t, weight, loss, work, most)
+        softmax_loss(dz, t, weight, loss, work, least, most)
     elif code == LOGISTIC:
-        logistic_loss(dz, t, weight, loss, most)
+        logistic_loss(dz, t, weight, loss, least, most)
     elif code == IDENTITY:
         identity_loss(dz, t, weight, loss)
     elif code == EXP:

@@ -29,6 +29,7 @@ from fastnn.callbacks import Callback, Fit
 from fastnn.checkpoint import Checkpoint
 from fastnn.divergence import likely_causes
 from fastnn.fitted import FittedNetwork, warn, with_parameters
+from fastnn.internals import SklearnInternals, refuse_overridden
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.listening import call_apart
@@ -74,7 +75,7 @@ NOT_FINITE = (
 )
 
 
-class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
+class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     """Parameters, training and outputs; what differs is how targets are encoded, scored and decoded."""
 
     # The parameters and attributes are scikit-learn's, and so is their documentation, in the notebook's HTML view.
@@ -229,7 +230,8 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
+    def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Self:
+        refuse_overridden(type(self))
         hidden_sizes = _checked_hidden_sizes(self.hidden_layer_sizes)
         is_new = not ((self.warm_start or incremental) and self._has_network())
         given_X, given_y = X, y
@@ -238,7 +240,7 @@ class BaseMLP(FittedNetwork, CallbackSupportMixin, BaseEstimator, abc.ABC):  # t
         targets, n_outputs = self._encode(y, is_new, incremental, np.float64 if self.solver == "lbfgs" else dtype)
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        random_state = check_random_state(self.random_state)
+        self._random_state = random_state = check_random_state(self.random_state)
         with callbacks.used(None if incremental else self.callbacks) as told:
             resumed = self._resumed(told, {"X": X, "y": targets, "sample_weight": sample_weight}, is_new, random_state)
             if is_new:

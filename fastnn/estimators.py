@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
-from sklearn.metrics import r2_score
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from fastnn import pieces
 from fastnn.base import ALL_WEIGHTS_ZERO, STOCHASTIC_SOLVERS, BaseMLP
 from fastnn.callbacks import Callback
+from fastnn.interop import ORIGINALS
 
 Array = npt.NDArray[Any]
 
@@ -301,6 +302,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         probabilities = self.predict_proba(X)
         return np.log(probabilities, out=probabilities)
 
+    # As scikit-learn has them; see `internals`.
+    _predict = ORIGINALS["MLPClassifier"]._predict  # type: ignore[attr-defined]
+
+    def _score(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        return self._score_with_function(X, y, sample_weight, accuracy_score)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -457,6 +464,12 @@ best_validation_score_
         """
         outputs = self._outputs(X)
         return outputs.ravel() if self.n_outputs_ == 1 else outputs
+
+    # As scikit-learn has them; see `internals`.
+    _predict = ORIGINALS["MLPRegressor"]._predict  # type: ignore[attr-defined]
+
+    def _score(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        return self._score_with_function(X, y, sample_weight, r2_score)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

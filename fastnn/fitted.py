@@ -25,6 +25,10 @@ Array = npt.NDArray[Any]
 # Columns of `history_` that are lists of the model once more.
 REPEATED = {"loss": "loss_curve_", "validation_score": "validation_scores_"}
 
+_NOT_PICKLED = (
+    "_net", "_saved", "_coefs_", "_intercepts_", "_followed", "_optimizer", "_schedule", "_random_state",
+)  # fmt: skip
+
 # Held while arrays are handed out, and while they are taken back.
 _handing_out = threading.RLock()
 if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
@@ -184,7 +188,7 @@ class FittedNetwork(SklearnExchange):
     def __getstate__(self) -> dict[str, Any]:
         """Return arrays and builtins alone; how the engine keeps them depends on the machine."""
         state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
-        for name in ("_net", "_saved", "_coefs_", "_intercepts_", "_followed", "_optimizer", "_schedule"):
+        for name in _NOT_PICKLED:
             state.pop(name, None)
         if self._has_network():
             net = self._network()

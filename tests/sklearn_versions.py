@@ -14,6 +14,7 @@ COUNTS = {"1.7": (58, 66, 59), "1.9": (59, 67, 60)}
 HAS_CALLBACKS = importlib.util.find_spec("sklearn.callback") is not None
 REFUSES_ZERO_WEIGHTS = VERSION not in ("1.7", "1.8")
 NAMES_RARE_CLASSES = VERSION != "1.7"
+SCORES_WORDS = VERSION != "1.7"  # in its private methods
 KNOWS_POLARS = VERSION not in ("1.7", "1.8")  # these read names by a protocol that polars 2 no longer has
 
 

@@ -16,8 +16,8 @@ NAMES = [str(source.relative_to(PACKAGE)) for source in SOURCES]
 # Package: the only files that import it.
 ALLOWED = {
     "sklearn": {
-        "base.py", "estimators.py", "interop.py", "splitting.py", "patching.py", "main_job.py", "datasets.py",
-        "callbacks.py",
+        "base.py", "estimators.py", "interop.py", "internals.py", "splitting.py", "patching.py", "main_job.py",
+        "datasets.py", "callbacks.py",
     },
     "llvmlite": {
         "kernels/simd.py", "kernels/team.py", "kernels/system.py", "kernels/inner.py", "kernels/jit.py", "info.py",
@@ -32,7 +32,7 @@ LAYERS = [
     {"patching"},
     {"estimators"},
     {"base"},
-    {"fitted"},
+    {"fitted", "internals"},
     {"training", "lbfgs"},
     {"divergence"},
     {"checkpoint"},

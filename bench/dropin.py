@@ -7,6 +7,7 @@ did not do the same: the epochs and the loss of each, the rows that were split o
 import argparse
 import statistics
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ if not __package__:  # as a script
 from bench import command_line, provenance
 from bench.peers import N_THREADS, elapsed, limit_threads, wait_for_quiet
 
-UNITS = {"s": 1, "ms": 1e3, "µs": 1e6}
+UNITS = {"s": 1, "ms": 1e3, "µs": 1e6, "MB": 1e-6}
 
 
 @dataclass
@@ -32,8 +33,21 @@ class Work:
     count: int = 1  # rows or calls in a run: the time is that of one
     aside: Callable = lambda: None  # what is taken off the time of a run
 
-    def seconds(self):
+    def measure(self):
+        """Seconds of one."""
         return (elapsed(self.run) - elapsed(self.aside)) / self.count
+
+
+class Memory(Work):
+    """A part of which the bytes it takes at most are of interest, beyond those that `aside` tells."""
+
+    def measure(self):
+        tracemalloc.start()
+        try:
+            self.run()
+            return tracemalloc.get_traced_memory()[1] - self.aside()
+        finally:
+            tracemalloc.stop()
 
 
 @dataclass
@@ -87,6 +101,17 @@ def sparse_text(options):
     X = sparse.csr_matrix((rng.random(n_rows * n_words), words, np.arange(n_rows + 1) * n_words), (n_rows, vocabulary))
     X.sum_duplicates()
     return fits("MLPClassifier", X, X @ rng.standard_normal(vocabulary) > 0, hidden_layer_sizes=64, max_iter=epochs)
+
+
+def sparse_memory(options):
+    def parameters_and_state(work):
+        model = work.run.func.__self__
+        return 4 * sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))  # gradients, two moments
+
+    return {
+        library: Memory(work.run, work.found, aside=partial(parameters_and_state, work))
+        for library, work in sparse_text(options).items()
+    }
 
 
 def lbfgs_diabetes(options):
@@ -193,6 +218,10 @@ JOBS = {
     "fashion-mnist": Job("Fashion-MNIST 784-100-10, float32, 5 epochs", fashion_mnist, least_ratio=3, rtol=5e-3),
     "breast-cancer": Job("breast cancer 30-100-1, defaults, float64", breast_cancer, least_ratio=6),
     "sparse": Job("sparse text 20000-64-1, 10 000 rows of 0.5 %, 3 epochs", sparse_text, least_ratio=3),
+    "sparse-memory": Job(
+        "the same: memory beyond the input of 11.9 MB, parameters, gradients and moments", sparse_memory, "MB",
+        most=11.9,
+    ),
     "lbfgs": Job("L-BFGS regression, diabetes 10-100-1, 50 iterations", lbfgs_diabetes, least_ratio=3),
     "split": Job("split for early stopping, two classes, 200 000 rows: a row", early_stopping_split, "µs", most=1.5),
     "grid": Job(
@@ -259,7 +288,7 @@ def compare(job, options):
     for _ in range(options.repeats):
         for library, work in works.items():
             wait_for_quiet()
-            times[library].append(UNITS[job.unit] * work.seconds())
+            times[library].append(UNITS[job.unit] * work.measure())
     return times
 
 

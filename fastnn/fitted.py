@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import warnings
+import zlib
 from typing import Any, Self
 
 import numpy as np
@@ -280,47 +281,58 @@ def _pack_record(state: dict[str, Any]) -> None:
     if "history_" in state:
         n = len(state["history_"].get("loss", ()))
         state["history_"] = {
-            name: _packed_column(name, _packed(column), n, state) for name, column in state["history_"].items()
+            name: _packed_column(name, column, n, state) for name, column in state["history_"].items()
         }
-
-
-def _packed(column: Any) -> Any:
-    """Return an array, which takes 8 bytes a number, of a list of floats, which takes 9."""
-    are_floats = isinstance(column, list) and all(isinstance(value, float) for value in column)
-    return np.array(column, np.float64) if are_floats else column
 
 
 def _packed_column(name: str, column: Any, n_epochs: int, state: dict[str, Any]) -> Any:
     """Return a number if it is that of all epochs, None if another attribute has the column, else the column."""
-    if not isinstance(column, np.ndarray):
+    if not _are_floats(column):
         return column
     if name == "seconds":
         return math.nan
-    other = state.get(REPEATED.get(name, ""))
-    if isinstance(other, np.ndarray) and column.tobytes() == other.tobytes():
-        return None
-    is_constant = name != "loss" and len(column) == n_epochs > 0 and (column == column[0]).all()
-    return float(column[0]) if is_constant else column
+    if name != "loss" and len(column) == n_epochs > 0 and len(set(column)) == 1:
+        return float(column[0])
+    packed = _packed(column)
+    return None if packed == state.get(REPEATED.get(name, "")) else packed
+
+
+def _packed(column: Any) -> Any:
+    """Return a list of floats as the shorter one of two kinds of compressed bytes, which the first one tells.
+
+    Both are of the steps from bit pattern to bit pattern: as they are, good where few numbers come again and again; or
+    the first bytes of all, then the second ones, and so on, good where the upper half of each is close to the last.
+    """
+    if not _are_floats(column):
+        return column
+    steps = np.diff(np.array(column).view(np.int64), prepend=0).view(np.uint8)
+    return min((bytes([n]) + zlib.compress(steps.reshape(-1, n).T.tobytes(), 9) for n in (1, 8)), key=len)
 
 
 def _unpack_record(state: dict[str, Any]) -> None:
-    if "history_" in state:
-        columns = {
-            name: state[REPEATED[name]] if column is None else column for name, column in state["history_"].items()
-        }
-        n = len(columns.get("loss", ()))
-        state["history_"] = {
-            name: n * [column] if isinstance(column, float) else _unpacked(column) for name, column in columns.items()
-        }
-        if "loss" in columns and columns["loss"] is state.get(REPEATED["loss"]):  # one list, as after a fit
-            state[REPEATED["loss"]] = state["history_"]["loss"]
     for name in REPEATED.values():
         if name in state:
             state[name] = _unpacked(state[name])
+    if "history_" in state:
+        columns = {
+            name: state[REPEATED[name]] if column is None else _unpacked(column)
+            for name, column in state["history_"].items()
+        }
+        n = len(columns.get("loss", ()))
+        state["history_"] = {
+            name: n * [column] if isinstance(column, float) else column for name, column in columns.items()
+        }
 
 
 def _unpacked(column: Any) -> Any:
-    return column.tolist() if isinstance(column, np.ndarray) else column
+    if not isinstance(column, bytes):
+        return column
+    steps = np.frombuffer(zlib.decompress(column[1:]), np.uint8).reshape(column[0], -1).T.ravel().view(np.int64)
+    return steps.cumsum().view(np.float64).tolist()
+
+
+def _are_floats(column: Any) -> bool:
+    return isinstance(column, list) and len(column) > 0 and all(isinstance(value, float) for value in column)
 
 
 def _same(arrays: list[Array], others: list[Array]) -> bool:

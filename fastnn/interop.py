@@ -67,7 +67,8 @@ class SklearnExchange:
         """Return scikit-learn's own estimator in the fitted state of this one.
 
         It predicts, can be pickled for a place without fastnn, and can go on training by `partial_fit`, or by `fit`
-        with `warm_start=True`; the moments of the optimizer are not carried over and start at zero.
+        with `warm_start=True`; the moments of the optimizer are not carried over and start at zero. After early
+        stopping scikit-learn goes on with `early_stopping` alone, hence not by `partial_fit`.
 
         Returns
         -------

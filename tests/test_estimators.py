@@ -364,10 +364,11 @@ def test_pickle_holds_the_parameters_once_and_each_moment_once(solver, most):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_pickle_of_a_small_network_after_many_epochs():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(50, 64)).astype(np.float32), np.arange(50) % 10
-    model = MLPClassifier(random_state=0, n_iter_no_change=200).fit(X, y)
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_pickle_of_a_small_network_after_many_epochs(early_stopping):
+    X, y = load_digits(return_X_y=True)
+    X = X.astype(np.float32)
+    model = MLPClassifier(random_state=0, n_iter_no_change=200, early_stopping=early_stopping).fit(X, y)
     n_bytes = sum(array.nbytes for array in model.coefs_ + model.intercepts_)
     assert model.n_iter_ == 200 and n_bytes == 4 * (65 * 100 + 101 * 10)
     assert len(pickle.dumps(model)) < 3.2 * n_bytes

@@ -129,6 +129,19 @@ def test_pickles_from_before_columns_were_packed():
     assert old.history_ == model.history_ and old.history_["loss"] is old.loss_curve_
 
 
+@pytest.mark.parametrize("repeats", [1, 50])
+def test_pickles_have_each_bit_of_numbers_of_all_kinds(repeats):
+    kinds = [0.0, -0.0, math.inf, -math.inf, 5e-324, -1.7e308, 1 / 3, *RNG.normal(size=20).tolist(), math.nan]
+    model = MLPClassifier(max_iter=1, random_state=0).fit(X, Y)
+    model.loss_curve_ = model.history_["loss"] = repeats * kinds
+    model.history_.update(own=[*kinds[1:], 1.0], none=[], short=[-0.0])
+    again = pickle.loads(pickle.dumps(model))
+    assert again.history_["loss"] is again.loss_curve_
+    for name in ("loss", "own", "none", "short"):
+        assert np.array(again.history_[name]).tobytes() == np.array(model.history_[name]).tobytes()
+        assert all(type(value) is float for value in again.history_[name])
+
+
 @pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"solver": "lbfgs"}], ids=str)
 def test_equal_fits_give_equal_pickles(settings):
     first, second = (MLPClassifier(max_iter=3, random_state=0, **settings).fit(X, Y) for _ in range(2))

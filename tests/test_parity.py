@@ -1,6 +1,7 @@
 """The same parameters and seed give the numbers that scikit-learn's own estimators give."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -238,3 +239,11 @@ def test_sparse_indicators():
     ours, theirs = (model.fit(X, sparse.csr_array(y)).predict(X) for model in make_both("multilabel"))
     assert type(ours) is type(theirs)
     np.testing.assert_array_equal(ours.toarray(), theirs.toarray())
+
+
+def test_warnings_name_the_line_that_calls_fit():
+    X, y = data("binary")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_both("binary")[0].fit(X, y)
+    assert [warning.filename for warning in caught] == [__file__]

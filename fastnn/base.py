@@ -29,7 +29,7 @@ from fastnn.callbacks import Callback, Fit
 from fastnn.checkpoint import Checkpoint
 from fastnn.divergence import likely_causes
 from fastnn.fitted import FittedNetwork, warn, with_parameters
-from fastnn.internals import SklearnInternals, refuse_overridden
+from fastnn.internals import SklearnInternals
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.listening import call_apart
@@ -231,7 +231,7 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
         return self._fit(X, y, sample_weight, incremental=False)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Self:
-        refuse_overridden(type(self))
+        self._begin_with_internals()
         hidden_sizes = _checked_hidden_sizes(self.hidden_layer_sizes)
         is_new = not ((self.warm_start or incremental) and self._has_network())
         given_X, given_y = X, y
@@ -521,11 +521,8 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
         self, packed_coef_inter: Array, X: Any, y: Array, sample_weight: Array | None = None, *_buffers: Any
     ) -> tuple[float, Array]:
         """Loss and gradient at a vector of all coefs, then all intercepts: scikit-learn's tests call this method."""
-        shapes = [np.shape(array) for array in (*self.coefs_, *self.intercepts_)]
-        ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
-        arrays = [part.reshape(shape) for part, shape in zip(np.split(packed_coef_inter, ends), shapes, strict=True)]
-        n = len(self.coefs_)
-        net = _bounded(with_parameters(arrays[:n], arrays[n:], self.activation, self.out_activation_))
+        self._unpack(packed_coef_inter)
+        net = _bounded(with_parameters(self.coefs_, self.intercepts_, self.activation, self.out_activation_))
         loss, d_coefs, d_intercepts = net.loss_and_gradients(_by_rows(X), y, sample_weight, self.alpha)
         return loss, np.concatenate([array.ravel() for array in (*d_coefs, *d_intercepts)])
 
@@ -666,4 +663,4 @@ def _checked_hidden_sizes(sizes: Any) -> list[int]:
 
 def _by_rows(X: Any) -> Any:
     """Return a sparse matrix as CSR; never a dense copy of it."""
-    return call_apart(csr_of, X) if sparse.issparse(X) else X
+    return call_apart(csr_of, X) if sparse.issparse(X) and X.format != "csr" else X

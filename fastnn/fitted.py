@@ -1,6 +1,7 @@
 """The fitted network of an estimator: its arrays as users see them, the optimizer it goes on with, and its pickles."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -82,7 +83,6 @@ class FittedNetwork(SklearnExchange):
     activation: str
     out_activation_: str
     _net: MLP
-    _optimizer: SGD | Adam
     _schedule: ConstantRate
 
     coefs_ = FittedArrays("weights")
@@ -159,6 +159,14 @@ class FittedNetwork(SklearnExchange):
         return any(n > _OWN_COUNT for n in lists) or any(n > _OWN_COUNT_IN_LIST for n in counts)
 
     # -- the optimizer ------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _optimizer(self) -> SGD | Adam:
+        """The optimizer of the last training, which a loaded model makes when somebody asks for it."""
+        kept = self._kept_optimizer(self._network()) if "_optimizer_state" in self.__dict__ else None
+        if kept is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute '_optimizer'")
+        return kept[0]
 
     def _kept_optimizer(self, net: MLP) -> tuple[SGD | Adam, ConstantRate] | None:
         """Return the optimizer and the schedule that go on where they were, if they are this network's."""

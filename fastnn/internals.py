@@ -1,11 +1,11 @@
 """scikit-learn's private names, for what is written against its classes.
 
 The methods are scikit-learn's own, at work on `coefs_` and `intercepts_`. Training and prediction do not call them, so
-that a class of a user's which overrides one is refused.
+that `fit` refuses a class of a user's which overrides one.
 """
 
-import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,23 @@ from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptr
 
 from fastnn.interop import ORIGINALS
 
-_ALSO_OURS = {"_fit"}  # called by `fit` and `partial_fit` with the same arguments
+# What scikit-learn's own training and predictions call, but for `_fit`, which ours call too.
 _METHODS = {
     name
     for cls in (BaseMultilayerPerceptron, *ORIGINALS.values())
     for name, value in vars(cls).items()
     if name.startswith("_") and not name.startswith("__") and callable(value)
-} - _ALSO_OURS
+} - {"_fit"}
+
+
+class _Computed:
+    """A property that may be assigned to, as where somebody builds a model by hand."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        return self if model is None else self.function(model)
 
 
 class SklearnInternals:
@@ -36,25 +46,23 @@ class SklearnInternals:
     _backprop = BaseMultilayerPerceptron._backprop
     _score_with_function = BaseMultilayerPerceptron._score_with_function
 
-    @property
+    @_Computed
     def _coef_indptr(self) -> list[tuple[int, int, tuple[int, int]]]:
         """Where the packed parameters have each layer's `coefs_`, and the shapes of these."""
         ends = np.cumsum([0, *map(np.size, self.coefs_)]).tolist()
-        shapes = [np.shape(array) for array in self.coefs_]
-        return [(*ends, shape) for ends, shape in zip(itertools.pairwise(ends), shapes, strict=True)]
+        return [(*ends, array.shape) for ends, array in zip(itertools.pairwise(ends), self.coefs_, strict=True)]
 
-    @property
+    @_Computed
     def _intercept_indptr(self) -> list[tuple[int, int]]:
         """Where the packed parameters have each layer's `intercepts_`: after all `coefs_`."""
-        return list(
-            itertools.pairwise(np.cumsum([sum(map(np.size, self.coefs_)), *map(len, self.intercepts_)]).tolist())
-        )
+        sizes = [sum(map(np.size, self.coefs_)), *map(np.size, self.intercepts_)]
+        return list(itertools.pairwise(np.cumsum(sizes).tolist()))
 
-    @property
+    @_Computed
     def _best_coefs(self) -> Any:
         return self._best(self.coefs_)
 
-    @property
+    @_Computed
     def _best_intercepts(self) -> Any:
         return self._best(self.intercepts_)
 
@@ -64,17 +72,27 @@ class SklearnInternals:
             raise AttributeError("only fits with early_stopping=True know of best weights")
         return arrays
 
+    def _begin_with_internals(self) -> None:
+        """Forget what was assigned, and refuse what was overridden, in the class, an instance or our own classes.
+
+        Raises
+        ------
+        TypeError
+            If the training would not call a method that somebody expects it to call.
+        """
+        for name, value in vars(SklearnInternals).items():
+            if isinstance(value, _Computed):
+                vars(self).pop(name, None)
+        overridden = sorted(name for name in _METHODS if not _is_original(getattr(self, name, None)))
+        if overridden:
+            raise TypeError(
+                f"{type(self).__name__} overrides {', '.join(overridden)}, which fastnn's compiled training and"
+                " predictions do not call; derive it from scikit-learn's own class, as it is without patch_sklearn"
+            )
+
+
+def _is_original(method: Any) -> bool:
+    return method is None or getattr(method, "__module__", "").partition(".")[0] in ("fastnn", "sklearn")
+
 
 BaseMultilayerPerceptron.register(SklearnInternals)  # for those who ask `isinstance`
-
-
-@functools.cache
-def refuse_overridden(cls: type) -> None:
-    """Raise TypeError if a class of a user's overrides what scikit-learn's training calls and ours does not."""
-    for base in cls.__mro__:
-        overridden = sorted(_METHODS.intersection(vars(base)))
-        if overridden and base.__module__.partition(".")[0] not in ("fastnn", "sklearn"):
-            raise TypeError(
-                f"{cls.__name__} overrides {', '.join(overridden)}, which fastnn's compiled training and predictions do"
-                " not call; derive it from scikit-learn's own class, as it is without patch_sklearn"
-            )

@@ -37,7 +37,8 @@ class SklearnExchange:
         Parameters
         ----------
         model : sklearn.neural_network.MLPClassifier or MLPRegressor
-            The fitted counterpart of this class; nothing is shared with it afterwards.
+            The fitted counterpart of this class; nothing is shared with it afterwards. What a subclass of it has
+            beside, such as other methods, is not taken over.
 
         Returns
         -------

@@ -3,7 +3,6 @@
 Used by test_sklearn_suite.py; conftest files come too late, as scikit-learn's test modules bind the classes at import.
 """
 
-import sklearn.neural_network
 from sklearn.neural_network import _multilayer_perceptron
 
 import fastnn
@@ -13,9 +12,7 @@ NAMES = ("MLPClassifier", "MLPRegressor")
 
 def pytest_configure(config):
     """As a plugin alone: who imports this file for its doctests keeps scikit-learn as it is."""
-    for module in (sklearn.neural_network, _multilayer_perceptron):
-        for name in NAMES:
-            setattr(module, name, getattr(fastnn, name))
+    fastnn.patch_sklearn()
     # A test that finds its way round the swap must not pass.
     _multilayer_perceptron.BaseMultilayerPerceptron._fit = refuse
 

@@ -73,7 +73,9 @@ def test_backpropagation_is_scikit_learns(task, weights):
 def test_packed_gradients_of_the_kernels_are_those_of_backpropagation(task):
     ours, _, _, targets = task
     packed = np.concatenate([array.ravel() for array in (*ours.coefs_, *ours.intercepts_)])
+    packed[3] += 0.1
     loss, gradient = ours._loss_grad_lbfgs(packed, X, targets)
+    assert ours.coefs_[0].ravel()[3] == packed[3]  # as scikit-learn leaves them
     expected, coef_grads, intercept_grads = ours._backprop(X, targets, None, *buffers(ours, X))
     if ours.n_outputs_ == 1 or ours.out_activation_ != "identity":  # scikit-learn's gradient of several is n times that
         np.testing.assert_allclose(loss, expected, rtol=1e-10)
@@ -134,6 +136,46 @@ def test_best_weights_are_there_after_early_stopping_alone():
     assert not hasattr(fastnn.MLPClassifier(), "_best_coefs")
 
 
+def test_what_is_assigned_is_there_until_the_next_fit():
+    model = fastnn.MLPClassifier(**SETTINGS).fit(X, LABELS)
+    indptr = model._coef_indptr
+    for name in ("_best_coefs", "_best_intercepts", "_coef_indptr", "_intercept_indptr"):
+        setattr(model, name, [1])
+        assert getattr(model, name) == [1]
+    model.fit(X, LABELS)
+    assert model._coef_indptr == indptr
+    assert not hasattr(model, "_best_coefs")
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_all_that_scikit_learns_model_has_can_be_written_into_ours(solver, early_stopping):
+    settings = {**SETTINGS, "solver": solver, "early_stopping": early_stopping}
+    theirs = MLPClassifier(**settings).fit(X, LABELS)
+    ours = fastnn.MLPClassifier(**settings)
+    for name, value in vars(theirs).items():
+        setattr(ours, name, value)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-12)
+    again = pickle.loads(pickle.dumps(ours))
+    np.testing.assert_array_equal(again.predict_proba(X), ours.predict_proba(X))
+    if solver != "lbfgs":
+        again.set_params(early_stopping=False).partial_fit(X, LABELS)
+        ours.set_params(early_stopping=False).partial_fit(X, LABELS)
+    assert np.isfinite(ours.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_optimizer_of_a_loaded_model_is_there_and_goes_on(solver):
+    model = fastnn.MLPRegressor(**{**SETTINGS, "solver": solver, "learning_rate": "invscaling"}).fit(X, LABELS)
+    again, unasked = (pickle.loads(pickle.dumps(model)) for _ in range(2))
+    assert again._optimizer.learning_rate == model._optimizer.learning_rate
+    for each in (model, again, unasked):
+        each.partial_fit(X, LABELS)
+    assert (again.predict(X) == model.predict(X)).all() and (unasked.predict(X) == model.predict(X)).all()
+    assert not hasattr(model.discard_optimizer(), "_optimizer")
+    assert not hasattr(fastnn.MLPRegressor(), "_optimizer")
+
+
 @pytest.mark.parametrize("cls", [fastnn.MLPClassifier, fastnn.MLPRegressor])
 def test_instances_are_multilayer_perceptrons_of_scikit_learn(cls):
     assert isinstance(cls(), BaseMultilayerPerceptron)
@@ -147,6 +189,21 @@ def test_class_that_overrides_what_training_does_not_call_is_refused(name):
         cls().fit(X, LABELS)
     with pytest.raises(TypeError, match=name):
         type("Derived", (cls,), {})().fit(X, LABELS)
+
+
+def test_method_that_is_overridden_later_is_refused(monkeypatch):
+    def ignored(*args):
+        return None
+
+    cls = type("Changed", (fastnn.MLPRegressor,), {})
+    cls(**SETTINGS).fit(X, LABELS)._backprop = ignored
+    model = cls(**SETTINGS)
+    model._backprop = ignored
+    with pytest.raises(TypeError, match="Changed overrides _backprop"):
+        model.fit(X, LABELS)
+    monkeypatch.setattr(fastnn.MLPRegressor, "_forward_pass", ignored)
+    with pytest.raises(TypeError, match="Changed overrides _forward_pass"):
+        cls().partial_fit(X, LABELS)
 
 
 def test_class_with_its_own_loop_over_private_methods_trains_as_from_scikit_learn():

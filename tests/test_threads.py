@@ -487,6 +487,15 @@ def test_a_prediction_goes_on_alone_where_a_team_has_all_cpus(four):
     assert four.most == 4
 
 
+def test_predictions_of_few_rows_do_not_wait(monkeypatch):
+    asked, take = [], parallel.budget.take
+    monkeypatch.setattr(parallel.budget, "take", lambda n, call, waits: asked.append(waits) or take(n, call, waits))
+    net = fastnn.MLP((784, 1024, 10), random_state=0)  # a row is more than one thread predicts as fast
+    for n in (1, 50, 100):
+        net.forward(np.ones((n, 784), "float32"))
+    assert asked == [False, False, True]
+
+
 def test_long_calls_of_one_thread_are_counted(monkeypatch):
     """Or a team beside them would have the CPUs that they run on."""
     taken, take = [], parallel.budget.take

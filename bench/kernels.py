@@ -112,7 +112,7 @@ class Prediction(BestOf):
 
         model, (X, _) = network(net, dtype), rows(net, dtype, 1)
         out = model.forward(X)
-        work = model._borrowed_forward(1)
+        work = model._spare_forward[-1]
         self.run = lambda: model._code(workers.ALONE, (1, X, 0, out, work.address))
 
     def time_one_row(self, net, dtype):

@@ -41,7 +41,8 @@ FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 1500
 FLOPS_BESIDE_ENTRY = 1000  # of a sparse row
 SECONDS_PER_CALL = 0.1
 FLOPS_PER_FORWARD = 4e9  # of the first call of a prediction, in float32
-MOST_ALONE = 1.5  # times `FLOPS_PER_THREAD`: a prediction that one thread makes as fast as two
+MOST_UNLESS_RUN = 3  # times `FLOPS_PER_THREAD`: a prediction of one thread, unless it is one of a run of calls
+FLOPS_AT_ONCE = 1e8  # of one that does not wait for CPUs, half a millisecond
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
@@ -49,7 +50,8 @@ _spare_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
     os.register_at_fork(after_in_child=_spare_lock._at_fork_reinit)  # type: ignore[attr-defined]
 _BUFFERS = (
-    "_layout", "_params", "_spare", "_spare_forward", "_code", "_most_alone", "_nothing", "_no_rows",
+    "_layout", "_params", "_spare", "_spare_forward", "_code", "_flops_of_row", "_most_alone",
+    "_most_unless_run", "_most_at_once", "_nothing", "_no_rows",
 )  # fmt: skip
 MOST_SPARE = 16  # workspaces for prediction that are kept: so many Python threads predict at once without new ones
 _NO_SETTINGS, _INT64 = np.zeros(0), np.dtype(np.int64)
@@ -372,44 +374,35 @@ class MLP:
         else:
             self._check_out(out, n, one, X if sparse is None else sparse)
             out = out.reshape(1, -1) if one else out
-        if sparse is None and n <= self._most_alone:
-            try:  # as `_borrowed_forward`, without its call, which for one row took a fifteenth of the time
-                work = self._spare_forward.pop()
-            except IndexError:
-                work = self._borrowed_forward(1)
-            work.fields[forward.FINITE] = looks
+        is_short = self._is_short(n, sparse)
+        n_threads = 1 if is_short else self._threads_for(self._flops_of_forward(n, sparse), least=2)
+        try:  # in a function of its own, for one row this took a fifteenth of the time
+            work = self._spare_forward.pop()
+        except IndexError:
+            work = None
+        if work is None or work.n_threads < n_threads:  # other Python threads have them, or they are for fewer
+            work = ForwardWorkspace(self._layout, self._activation_codes(), self._output_code, self._params, n_threads)
+        work.fields[forward.FINITE] = looks
+        if sparse is not None or n > self._most_at_once:
+            self._forward_in_calls(X, sparse, out, work, n_threads, is_short)
+        elif is_short:
             self._code(workers.ALONE, (1, X, 0, out, work.address))
         else:
-            flops = self._flops_of_forward(n, sparse)
-            is_short = self._is_short(flops)
-            n_threads = 1 if is_short else self._threads_for(flops, least=2)
-            work = self._borrowed_forward(n_threads)
-            work.fields[forward.FINITE] = looks
-            # No rows may want no operations.
-            step = max(1, int(n * min(1.0, FLOPS_PER_FORWARD / max(1.0, self._in_float32(flops)))))
-            self._forward_in_calls(X, sparse, out, work, n_threads, step, is_short)
+            workers.call_team(n_threads, self._code, (n_threads, X, 0, out, work.address), waits=False)
         is_refused = looks and not work.fields[forward.FINITE]
         self._spare_forward.append(work)
         if is_refused:
             raise _NotFiniteError
         return out.reshape(-1) if one else out
 
-    def _borrowed_forward(self, n_threads: int) -> ForwardWorkspace:
-        """Take a workspace for so many threads: a spare one, or a new one while other Python threads have them."""
-        try:
-            work = self._spare_forward.pop()
-        except IndexError:
-            work = None
-        if work is None or work.n_threads < n_threads:
-            work = ForwardWorkspace(self._layout, self._activation_codes(), self._output_code, self._params, n_threads)
-        return work
-
     def _forward_in_calls(
-        self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, step: int,
-        is_short: bool,
-    ) -> None:  # fmt: skip
-        """Call the engine, first for `step` rows, often enough that Ctrl-C need not wait long."""
+        self, X: Array, sparse: Rows | None, out: Array, work: ForwardWorkspace, n_threads: int, is_short: bool
+    ) -> None:
+        """Call the engine often enough that Ctrl-C need not wait long."""
         code = self._code  # compiled before CPUs are held
+        # No rows may want no operations.
+        flops = max(1.0, self._flops_of_forward(len(X), sparse))
+        step = max(1, int(len(X) * min(1.0, FLOPS_PER_FORWARD / flops)))
         for start, stop in _calls(0, len(X), step, 1):
             rows = slice(start, stop)
             entries = None if sparse is None else sparse.addresses(start)
@@ -429,26 +422,46 @@ class MLP:
         return "_code" in self.__dict__ or forward.is_compiled(self._dtype)
 
     def _flops_of_forward(self, n_rows: int, sparse: Rows | None = None) -> float:
-        """Operations that take as long as a forward pass, in which the weights are read at least once."""
-        shared, own = self._layout.n_weights, 0.0
-        if sparse is not None:
-            n_in, n_out = self._layout.pairs[0]
-            shared, own = shared - n_in * n_out, sparse.width * n_out
-        return 2.0 * (shared * max(n_rows, ROWS_PER_READ) + own * ROWS_PER_READ * n_rows)
+        """Operations in float32 that take as long as a forward pass, in which the weights are read at least once."""
+        if sparse is None:
+            return self._flops_of_row * max(n_rows, ROWS_PER_READ)
+        n_in, n_out = self._layout.pairs[0]
+        shared, own = self._layout.n_weights - n_in * n_out, sparse.width * n_out
+        return self._in_float32(2.0 * (shared * max(n_rows, ROWS_PER_READ) + own * ROWS_PER_READ * n_rows))
+
+    @functools.cached_property
+    def _flops_of_row(self) -> float:
+        return self._in_float32(2.0 * self._layout.n_weights)
 
     def _in_float32(self, flops: float) -> float:
         """Operations in float32 that take as long."""
         return flops * self._dtype.itemsize / 4
 
-    def _is_short(self, flops: float) -> bool:
-        """Whether one thread predicts as fast as two."""
-        return self._in_float32(flops) <= MOST_ALONE * FLOPS_PER_THREAD
+    def _is_short(self, n_rows: int, sparse: Rows | None) -> bool:
+        """Whether one thread predicts as fast as two, and ends before it would be counted."""
+        if sparse is None:
+            return n_rows <= self._most_alone or (n_rows <= self._most_unless_run and not parallel.run.goes_on())
+        return self._flops_of_forward(n_rows, sparse) <= FLOPS_PER_THREAD
 
     @functools.cached_property
     def _most_alone(self) -> int:
-        """Dense rows whose prediction is short."""
-        rows = MOST_ALONE * FLOPS_PER_THREAD / self._in_float32(self._flops_of_forward(1) / ROWS_PER_READ)
-        return int(rows) if rows > ROWS_PER_READ else 0
+        """Dense rows that one thread always predicts as fast as two."""
+        return self._rows_within(FLOPS_PER_THREAD)
+
+    @functools.cached_property
+    def _most_unless_run(self) -> int:
+        """Dense rows that it predicts as fast unless the call is one of a run."""
+        return self._rows_within(MOST_UNLESS_RUN * FLOPS_PER_THREAD)
+
+    @functools.cached_property
+    def _most_at_once(self) -> int:
+        """Dense rows whose prediction is over before one that waits for CPUs would look again."""
+        return self._rows_within(FLOPS_AT_ONCE)
+
+    def _rows_within(self, flops: float) -> int:
+        """Return for how many dense rows a prediction takes no longer than so many operations."""
+        rows = int(flops / self._flops_of_row)
+        return rows if rows >= ROWS_PER_READ else 0
 
     def _activation_codes(self) -> tuple[int, ...]:
         return tuple(ACTIVATIONS.index(name) for name in self._activations)
@@ -644,7 +657,7 @@ class MLP:
             raise ValueError(f"alpha must be at least 0, got {alpha!r}")
         X = examples.rows
         flops = self._flops_of_step(X, batch_size)
-        n_threads = self._threads_for(flops)
+        n_threads = self._threads_for(self._in_float32(flops))
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
         is_listened_to = flops >= FLOPS_PER_CALL  # a batch takes as long as Ctrl-C may
         code = epoch.code(self.dtype)  # compiled before CPUs are held
@@ -686,8 +699,8 @@ class MLP:
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
 
     def _threads_for(self, flops: float, least: int = 1) -> int:
-        """Threads that pay off for steps of so many operations, at least so many where they are allowed."""
-        most = max(least, int(self._in_float32(flops) / FLOPS_PER_THREAD))
+        """Threads that pay off for steps of so many operations in float32, at least so many where they are allowed."""
+        most = max(least, int(flops / FLOPS_PER_THREAD))
         if most <= 1:
             return 1
         return min(most, parallel.get_num_threads(), MOST_THREADS_PER_CORE * parallel.allowed_threads())

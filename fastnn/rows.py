@@ -32,7 +32,9 @@ def flat(array: Array) -> Array:
 
 def is_plain(array: Any) -> TypeGuard[Array]:
     """Whether this is a NumPy array without a mask that would be lost, or rules of its own."""
-    return isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix))
+    return type(array) is np.ndarray or (
+        isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix))
+    )
 
 
 @functools.cache

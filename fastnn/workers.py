@@ -78,8 +78,10 @@ class Workers:
         Whenever Ctrl-C can come, each worker with a thread is in `taken` or free: from one to the other it goes within
         a call of C. To set them free again is a `free += taken`, between whose steps Python does not look for signals.
         """
-        with contextlib.suppress(IndexError):
+        try:  # noqa: SIM105 - it takes as long as all the rest
             taken.extend(itertools.islice(iter(self.free.pop, None), n))
+        except IndexError:
+            pass
         while len(taken) < n:
             worker = Worker()
             taken.append(worker)
@@ -122,7 +124,9 @@ if hasattr(os, "register_at_fork"):
 ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
 
 
-def call_team(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...], state: Crew | None = None) -> None:
+def call_team(
+    wanted: int, code: Callable[..., None], arguments: tuple[Any, ...], state: Crew | None = None, waits: bool = True
+) -> None:
     """Call code(crew, arguments) with a crew of `wanted` threads, this one included, or of as many as are free.
 
     A crew is the addresses of the mailboxes of workers. With Numba's bounds checks there are none: the calling thread
@@ -133,12 +137,12 @@ def call_team(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...]
         wanted = 1
     if wanted > 1:
         team.worker()  # compiled before CPUs are held
-    call, taken = threading.Lock(), list[Worker]()
+    call = threading.Lock()
+    taken: list[Worker] = []
     with call:
         try:
-            workers.take(parallel.budget.take(wanted, call) - 1, taken)
-            crews = [worker.crew for worker in taken]
-            crew = crews[0] if len(crews) == 1 else np.concatenate(crews or [ALONE])
+            workers.take(parallel.budget.take(wanted, call, waits) - 1, taken)
+            crew = taken[0].crew if len(taken) == 1 else np.concatenate([ALONE, *(worker.crew for worker in taken)])
             if state is None:
                 code(crew, arguments)
             else:

@@ -344,12 +344,13 @@ def test_calls_cut_short_for_ctrl_c_change_nothing(sizes, is_listened_to, monkey
 def test_predictions_are_cut_for_ctrl_c_by_the_time_they_take(monkeypatch):
     """The first of several calls has operations that take as long in one dtype as in the other."""
     monkeypatch.setattr(model, "FLOPS_PER_THREAD", 1.0)  # no row is short
+    monkeypatch.setattr(model, "FLOPS_AT_ONCE", 0)
+    monkeypatch.setattr(model, "FLOPS_PER_FORWARD", 20 * 2 * (6 * 9 + 9 * 4))
     monkeypatch.setattr(model, "rows_of_next_call", lambda rows, step, seconds: 2 * rows)
     calls = []
     watch_calls(monkeypatch, forward, lambda code, crew, arguments: calls.append(arguments[1]) or code(crew, arguments))
     for dtype, rows in (("float32", 20), ("float64", 10)):
         net, X, _ = problem((6, 9, 4), 100, dtype=dtype)
-        monkeypatch.setattr(model, "FLOPS_PER_FORWARD", net._flops_of_forward(100) / 5)
         calls.clear()
         outputs = net.forward(X)
         assert [len(call) for call in calls[:2]] == [rows, 2 * rows] and sum(map(len, calls)) == 100

@@ -14,7 +14,7 @@ import pytest
 from helpers import DTYPES, bits, problem, watch_calls
 
 import fastnn
-from fastnn import model
+from fastnn import model, parallel
 from fastnn.kernels import activations, elementary, losses, optimizers
 
 # (sizes, activation, output, rows, batch size): narrow and wide, odd batches, more rows than a workspace holds.
@@ -78,14 +78,18 @@ def test_threads_are_used(parallel_always, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_prediction_just_too_long_for_one_thread_takes_two(dtype, monkeypatch):
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_prediction_just_too_long_for_one_thread_takes_two(goes_on, dtype, monkeypatch):
+    """It may be longer if it is not one of a run of calls."""
+    monkeypatch.setattr(parallel.Run, "goes_on", lambda run: goes_on)
     asked = threads_asked_for(monkeypatch, model.forward)
     net = fastnn.MLP((64, 64, 10), dtype=dtype, random_state=0)
-    most = net._most_alone
+    flops = 2_000_000 if goes_on else 6_000_000
+    most = flops // (2 * (64 * 64 + 64 * 10) * net.dtype.itemsize // 4)
     with fastnn.threads(8):
         for n in (most, most + 1):
             net.forward(np.zeros((n, 64), dtype))
-    assert asked == [1, 2]
+    assert asked == [1, 2 if goes_on else 3]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -283,7 +287,7 @@ def test_a_forked_child_trains():
         import os, signal
         import numpy as np
         import fastnn
-        from fastnn import model
+        from fastnn import model, parallel
 
         model.FLOPS_PER_THREAD = 1e-9
         rng = np.random.default_rng(0)

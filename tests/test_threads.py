@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -452,10 +453,53 @@ def test_short_calls_take_no_part(monkeypatch):
             net.forward(matrix(np.ones((20_000, 20), "float32")))
 
 
+def test_a_run_of_calls_is_of_one_thread_and_without_pauses(monkeypatch):
+    caller, now, run = 1, 10.0, parallel.Run()
+    monkeypatch.setattr(parallel, "threading", SimpleNamespace(get_ident=lambda: caller))
+    monkeypatch.setattr(parallel, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def calls(n, apart):
+        nonlocal now
+        found = []
+        for _ in range(n):
+            now += apart
+            found.append(run.goes_on())
+        return found
+
+    assert not any(calls(10, 0.0006))
+    assert calls(20, 0.00015) == [False] * 6 + [True] * 14
+    caller = 2
+    assert calls(20, 0.00015) == [False] * 7 + [True] * 13
+    for _ in range(20):
+        caller = 3 - caller
+        assert not any(calls(5, 0.00015))
+
+
+def test_a_prediction_goes_on_alone_where_a_team_has_all_cpus(four):
+    """It would be over before it had waited; others leave it room meanwhile."""
+    fit, short = threading.Lock(), threading.Lock()
+    with fit:
+        assert four.take(4, fit) == 4
+        with short:
+            assert four.take(2, short, waits=False) == 1
+            assert four.take(4, fit) == 3
+        assert four.take(4, fit) == 4
+    assert four.most == 4
+
+
+def test_predictions_of_few_rows_do_not_wait(monkeypatch):
+    asked, take = [], parallel.budget.take
+    monkeypatch.setattr(parallel.budget, "take", lambda n, call, waits: asked.append(waits) or take(n, call, waits))
+    net = fastnn.MLP((784, 1024, 10), random_state=0)  # a row is more than one thread predicts as fast
+    for n in (1, 50, 100):
+        net.forward(np.ones((n, 784), "float32"))
+    assert asked == [False, False, True]
+
+
 def test_long_calls_of_one_thread_are_counted(monkeypatch):
     """Or a team beside them would have the CPUs that they run on."""
     taken, take = [], parallel.budget.take
-    monkeypatch.setattr(parallel.budget, "take", lambda wanted, call: taken.append(wanted) or take(wanted, call))
+    monkeypatch.setattr(parallel.budget, "take", lambda wanted, *others: taken.append(wanted) or take(wanted, *others))
     net, X = fastnn.MLP((20, 10, 2)), np.ones((20_000, 20), "float32")
     with fastnn.threads(1):
         for rows in (X, sparse.csr_array(X)):
@@ -1073,7 +1117,7 @@ assert parallel.budget.most <= n, (parallel.budget.most, n)
 @pytest.mark.skipif(parallel.allowed_threads() == 1, reason="one CPU")
 def test_more_threads_than_allowed_are_seen():
     """Guards the tests beside it."""
-    without = "parallel.budget.take = lambda wanted, call: wanted"
+    without = "parallel.budget.take = lambda wanted, *_: wanted"
     run_job("default", f"{without}{IN_THREADS}assert np.median(looks) > n + 1, looks", **MANY)
 
 

@@ -110,6 +110,11 @@ def _own(builder: Any, pointer: Any) -> None:
     builder.store_atomic(builder.load_atomic(word, "monotonic", 4), word, "monotonic", 4)
 
 
+def _opaque(builder: Any, value: Any) -> Any:
+    """Hide how a number came about from LLVM, which would put addresses together anew in each turn of a loop."""
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], side_effect=False)
+
+
 def _prefetch(builder: Any, pointer: Any) -> None:
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -152,13 +157,17 @@ def _cells(builder: Any, c: Any, ldc: Any, m: int, v: int, count: int) -> Iterat
 
 
 def _outer_product(
-    builder: Any, m: int, v: int, vector: Any, by_m: Any, by_k: Any, ldb: Any
+    builder: Any, m: int, v: int, vector: Any, by_m: Any, by_k: Any, ldb: Any, is_plain: bool = False
 ) -> Callable[[Any, Any, list[Any]], list[Any]]:
-    """Return what adds A[k, m] * B[k, v vectors] to the sums, and goes to the next k of both."""
+    """Return what adds A[k, m] * B[k, v vectors] to the sums, and goes to the next k of both.
+
+    A plain loop, which does little else, has general registers for a pointer to each row of A.
+    """
     fma, count = _fma(builder, vector), vector.count
     # Every fourth row of A by a pointer of its own: offsets to all of them would not fit in the general registers.
-    near = [builder.mul(by_m, ir.Constant(I64, i)) for i in range(min(m, 4))]
-    apart = builder.mul(by_m, ir.Constant(I64, 4))
+    *near, apart = (builder.mul(by_m, ir.Constant(I64, i)) for i in (*range(min(m, 4)), 4))
+    if is_plain:
+        *near, apart = (_opaque(builder, distance) for distance in (*near, apart))
 
     def products(a_k: Any, b_k: Any, sums: list[Any]) -> list[Any]:
         columns = [_load(builder, builder.gep(b_k, [ir.Constant(I64, j * count)]), vector) for j in range(v)]
@@ -323,7 +332,7 @@ def gradient_kernel(
 def _build_row_kernel(function: Any, m: int, v: int, vector: Any) -> None:
     z, ldz, a, lda, w, ldw, k, floor, ahead = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    products = _outer_product(builder, m, v, vector, lda, ir.Constant(I64, 1), ldw)
+    products = _outer_product(builder, m, v, vector, lda, ir.Constant(I64, 1), ldw, is_plain=True)
     distance = ir.Constant(I64, vector.count * AHEAD * 8 // SIMD_BITS)
 
     def step(values: list[Any]) -> list[Any]:

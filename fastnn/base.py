@@ -37,7 +37,7 @@ from fastnn.kernels.optimizers import SGD, Adam
 from fastnn.kernels.shuffle import ROWS_AT_ONCE
 from fastnn.model import MLP, Losses
 from fastnn.orders import Orders
-from fastnn.rows import csr_of, in_dtype, rows_of
+from fastnn.rows import csr_of, entries_of, in_dtype, rows_of
 from fastnn.splitting import validation_split
 from fastnn.training import (
     AdaptiveRate,
@@ -197,7 +197,7 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
 
     @with_callbacks  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    def fit(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the network to the rows of X: from new weights, or with `warm_start` from those it has.
 
         Parameters
@@ -623,8 +623,13 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
         return _AS_ELSEWHERE if self.n_jobs is None else parallel.threads(parallel.count_of_jobs(self.n_jobs))
 
     def _validated_rows(self, X: Any, net: MLP) -> Any:
-        X = in_dtype(_by_rows(validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)), net.dtype)
+        rows = _by_rows(validate_data(self, X, accept_sparse=["csr", "csc"], reset=False))
         self._check_inputs(net)
+        X = in_dtype(rows, net.dtype)
+        is_narrowed = rows.dtype.kind == "f" and rows.dtype.itemsize > net.dtype.itemsize
+        if is_narrowed and not get_config()["assume_finite"] and not pieces.is_finite(entries_of(X)):
+            largest = np.abs(entries_of(rows)).max()
+            raise ValueError(f"X must be within the range of {net.dtype}, which the model was fitted in, got {largest}")
         return X
 
     def __sklearn_tags__(self) -> Any:

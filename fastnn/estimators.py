@@ -143,9 +143,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     @available_if(_can_fit_in_part)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    def partial_fit(
-        self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None, classes: npt.ArrayLike | None = None
-    ) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Go once through the rows of X, from where the model is.
 
         Parameters
@@ -263,7 +261,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return sparse.csr_matrix(indicators) if self._labels_are_sparse else indicators
         return self.classes_.take(self._decided(outputs))
 
-    def predict_proba(self, X: npt.ArrayLike) -> Array:
+    def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, or of each label, in the order of `classes_`.
 
         Parameters
@@ -283,7 +281,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         outputs = self._outputs(X)
         return np.concatenate([1 - outputs, outputs], axis=1) if self.n_outputs_ == 1 else outputs
 
-    def predict_log_proba(self, X: npt.ArrayLike) -> Array:
+    def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of `predict_proba`.
 
         Parameters
@@ -402,7 +400,7 @@ best_validation_score_
 
     @available_if(_can_fit_in_part)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    def partial_fit(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Go once through the rows of X, from where the model is.
 
         Parameters
@@ -444,7 +442,7 @@ best_validation_score_
             return np.nan
         return float(r2_score(targets, outputs, sample_weight=sample_weight))
 
-    def predict(self, X: npt.ArrayLike) -> Array:
+    def predict(self, X: Any) -> Array:
         """Return the predicted targets.
 
         Parameters

@@ -275,6 +275,8 @@ def _checked_arrays(name: str, arrays: Any, shape: str, n_axes: int) -> list[Arr
     dense = []
     if hasattr(arrays, "__iter__"):
         dense = [np.asarray(array.toarray() if hasattr(array, "toarray") else array) for array in arrays]
+        if any(map(np.ma.isMaskedArray, arrays)):
+            raise ValueError(f"{name} must be plain arrays, got a masked one, whose mask would be lost; use filled(0)")
     if not dense or any(array.ndim != n_axes or array.dtype.kind not in "biuf" or not array.size for array in dense):
         found = [(array.shape, array.dtype.name) for array in dense] or repr(arrays)
         raise ValueError(f"{name} must be a list of arrays {shape} of real numbers, one per layer, got {found}")

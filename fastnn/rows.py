@@ -52,6 +52,11 @@ def in_dtype(X: Any, dtype: npt.DTypeLike) -> Any:
     return twin
 
 
+def entries_of(X: Any) -> Array:
+    """Return the entries that a C-contiguous or a CSR matrix has in memory, one after the other."""
+    return X.reshape(-1) if isinstance(X, np.ndarray) else X.data
+
+
 def rows_of(X: Any, rows: Array) -> Any:
     """Return some rows of an array or a CSR matrix, nothing of None."""
     if X is None:

@@ -584,6 +584,26 @@ def test_arrays_that_are_none_of_a_network_are_told(name, change):
     model.predict(X)
 
 
+def test_masked_coefs_are_refused():
+    X, y = data("regression")
+    model = MLPRegressor(tol=1e9).fit(X, y)
+    model.coefs_[0] = np.ma.masked_array(model.coefs_[0], mask=model.coefs_[0] > 0)
+    with pytest.raises(ValueError, match="coefs_ must be plain arrays, got a masked one"):
+        model.predict(X)
+
+
+@pytest.mark.parametrize("to_rows", [np.array, sparse.csr_array])
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_rows_beyond_the_range_of_a_float32_model_are_refused(to_rows):
+    X, y = data("multiclass")
+    model = MLPClassifier(tol=1e9).fit(X.astype("float32"), y)
+    with pytest.raises(ValueError, match=r"X must be within the range of float32, .* got 1e\+39"):
+        model.predict(to_rows([[*np.zeros(X.shape[1] - 1), 1e39]]))
+    with config_context(assume_finite=True):
+        model.predict(to_rows([[*np.zeros(X.shape[1] - 1), 1e39]]))
+    assert len(model.predict(to_rows(X))) == len(X)
+
+
 def test_pruned_coefs():
     X, y = data("regression")
     model = MLPRegressor(tol=1e9, random_state=0).fit(X, y)

@@ -11,7 +11,8 @@ from numba.core.codegen import get_host_cpu_features
 
 import fastnn
 from fastnn import parallel
-from fastnn.kernels import jit, simd
+from fastnn.kernels import jit
+from fastnn.kernels.width import SIMD_BITS
 
 # Of dozens of features, those that decide which kernels run and how fast.
 _TELLING = ("avx", "avx2", "fma", "avx512f", "avx512vl", "avx512_bf16", "amx-tile", "neon", "fp16", "bf16", "sve")
@@ -26,7 +27,7 @@ def machine() -> list[tuple[str, str]]:
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         *((package, version(package)) for package in _PACKAGES),
         ("CPU", cpu_name()),
-        ("SIMD", f"{simd.SIMD_BITS} bits; the CPU has {', '.join(cpu_features()) or 'none of ' + ', '.join(_TELLING)}"),
+        ("SIMD", f"{SIMD_BITS} bits; the CPU has {', '.join(cpu_features()) or 'none of ' + ', '.join(_TELLING)}"),
         ("threads", f"{n_threads} ({reason})"),
         ("threading layer", "fastnn's own threads; Numba's layers (tbb, omp, workqueue) are not used"),
         ("kernel cache", _short(jit.cache_folder())),

@@ -19,7 +19,7 @@ from fastnn.kernels import epoch, forward
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.kernels.optimizers import NONE, Optimizer, finite_number
-from fastnn.kernels.simd import SIMD_BITS
+from fastnn.kernels.width import SIMD_BITS
 from fastnn.layout import SLACK, ForwardWorkspace, Workspace, empty, layout_of, plan_of
 from fastnn.rows import Examples, Rows, check_range, flat, is_plain, nothing
 

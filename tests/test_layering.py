@@ -21,6 +21,7 @@ ALLOWED = {
     },
     "llvmlite": {
         "kernels/simd.py", "kernels/team.py", "kernels/system.py", "kernels/inner.py", "kernels/jit.py", "info.py",
+        "kernels/lowering.py", "kernels/width.py",
     },
     "safetensors": {"saving.py"},
 }  # fmt: skip
@@ -49,7 +50,8 @@ LAYERS = [
     {"kernels.system"},
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
-    {"kernels.room", "trees", "checks", "log", "plotting"},
+    {"kernels.lowering"},
+    {"kernels.width", "kernels.room", "trees", "checks", "log", "plotting"},
     {"atomic", "pieces"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}

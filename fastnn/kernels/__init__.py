@@ -16,6 +16,7 @@
 * `step` is the rows phase and the weights phase; `epoch` goes through them, the entry point that is compiled.
 * `forward` is prediction, an entry point of its own, with lanes along the units.
 * `shuffle` draws orders of rows as NumPy does; `listening` makes calls during which Ctrl-C is seen.
+* `width` is how wide vectors are; `inner` and `lowering` are how Numba makes LLVM IR of all this.
 * `room` asks whether memory is left, where LLVM and the C library would end the process.
 * `team` lets several threads go through the same compiled code, taking slices of each phase.
 

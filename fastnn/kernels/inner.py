@@ -28,6 +28,8 @@ from numba.core.untyped_passes import (
     TranslateByteCode,
 )
 
+from fastnn.kernels.lowering import InnerLower
+
 
 class Library(JITCodeLibrary):  # type: ignore[misc]
     """The IR of one inner function."""
@@ -67,6 +69,9 @@ class EntryLibrary(JITCodeLibrary):  # type: ignore[misc]
     """An entry point with all that it calls, optimised once: no Python objects, so no passes for their references."""
 
     def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if function.linkage == llvm.Linkage.linkonce_odr:
+                function.linkage = "internal"  # nobody else calls it, so that what it does not use is not passed
         manager, builder = self._codegen._module_pass_manager()
         manager.run(self._final_module, builder)
 
@@ -81,6 +86,7 @@ class Entry(Compiler):  # type: ignore[misc]
 @register_pass(mutates_CFG=True, analysis_only=False)
 class Lowering(NativeLowering):  # type: ignore[misc]
     _name = "fastnn_inner_lowering"
+    lowering_class = InnerLower
 
     def run_pass(self, state: Any) -> bool:
         state.library = Library(state.targetctx.codegen(), state.func_id.func_qualname)

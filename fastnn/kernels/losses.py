@@ -10,7 +10,7 @@ the name of each output function and what it does in NumPy, of which arrays are 
 import numpy as np
 
 from fastnn.kernels.elementary import exp, log, log1p, logistic
-from fastnn.kernels.jit import jit
+from fastnn.kernels.jit import jit, jit_apart
 from fastnn.kernels.simd import view
 
 
@@ -159,7 +159,7 @@ def output_forward(code, z, n, work):
         exp_output(z)
 
 
-@jit
+@jit_apart
 def loss_backward(code, dz, t, weight, loss, work, most):
     """Leave weight * dE/dz in `dz` and weight * E of each row in `loss`; `work` has room for three rows.
 

@@ -10,7 +10,7 @@ The bias is the last row of W, met by a last input unit that is always 1.
 
 import numpy as np
 
-from fastnn.kernels.jit import jit
+from fastnn.kernels.jit import jit, jit_apart
 from fastnn.kernels.plan import INPUT_UNITS, N_IN, N_OUT, OUTPUT_UNITS, WEIGHTS
 from fastnn.kernels.simd import (
     LINE,
@@ -215,7 +215,7 @@ def gather_rows(scratch, units_at, ld, X, x_at, index, index_at, n_units, ahead)
         gather_piece(scratch, units_at + first * ld, ld, X, x_at + first, n_units, index, index_at)
 
 
-@jit
+@jit_apart
 def units_to_rows(rows, rows_at, capacity, first, scratch, units_at, ld, n_units, width):
     """Transpose from by unit to rows [first, first + width) by row; units of padding come along."""
     lanes = lanes_of(scratch)

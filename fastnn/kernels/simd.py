@@ -8,7 +8,6 @@ wide, which lets each width be tested everywhere.
 import enum
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from fastnn.kernels.jit import jit
+from fastnn.kernels.width import SIMD_BITS
 
 LINE = 64  # bytes of a cache line
 # Bytes of W that each k of the row kernel asks for: 48 rows ask for a panel like their own while they meet it.
@@ -27,18 +27,6 @@ AHEAD = LINE // 2
 UNIT_BITS = 32  # of a sparse entry's place: the input unit; the bits above are the row
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
-
-def _simd_bits() -> int:
-    forced = os.environ.get("FASTNN_SIMD_BITS")
-    if forced is not None:
-        if forced not in ("128", "256", "512"):
-            raise ValueError(f"FASTNN_SIMD_BITS must be 128, 256 or 512, got {forced!r}")
-        return int(forced)
-    features = llvm.get_host_cpu_features()
-    return 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
-
-
-SIMD_BITS = _simd_bits()
 
 # Most rows of the register block by its width in vectors: with three vectors loaded and one broadcast, 8x3 fills 28 of
 # AVX-512's 32 registers (NEON has 32 too), 4x3 fills 16 of AVX2's.
@@ -69,7 +57,7 @@ def _vector_type(element: Any) -> Any:
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, value=array).data
+    data = context.data_model_manager[array_type].get(builder, array, "data")
     return builder.gep(data, [offset])
 
 

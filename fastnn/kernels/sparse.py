@@ -6,7 +6,7 @@ one for each panel of input units. A tile then meets its own entries alone, slic
 slices there are. Row r is first_row + index[index_at + r] of the matrix.
 """
 
-from fastnn.kernels.jit import jit
+from fastnn.kernels.jit import jit_apart
 from fastnn.kernels.plan import (
     BUCKETS,
     CAPACITY,
@@ -25,7 +25,7 @@ from fastnn.kernels.products import fill, panel_number, panel_width
 from fastnn.kernels.simd import UNIT_BITS, lanes_of, sparse_row, sparse_tile, transpose_block, view
 
 
-@jit
+@jit_apart
 def sparse_forward(
     layer, scratch, tile_at, params, data, indices, indptr, first_row, index, index_at, n_rows, ld, width
 ):
@@ -48,7 +48,7 @@ def sparse_forward(
             unit += panel
 
 
-@jit
+@jit_apart
 def fill_buckets(
     plan, slice_number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high, n_in
 ):
@@ -85,7 +85,7 @@ def fill_buckets(
         values[at] = data.dtype.type(1.0)
 
 
-@jit
+@jit_apart
 def sparse_gradient(plan, n_slices, layer, tile, buckets, values, rows, g, g_at, accumulate):
     """Tile C (+)= X . dZ over the rows held, from the buckets of each slice."""
     n_units, unit, width_out = layer[N_IN] + 1, tile[TILE_IN], tile[TILE_OUT_WIDTH]

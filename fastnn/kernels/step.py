@@ -9,7 +9,7 @@ blocks up in their order. *Sparse* rows differ in the first layer alone, and are
 """
 
 from fastnn.kernels.activations import activation_backward, activation_forward
-from fastnn.kernels.jit import jit
+from fastnn.kernels.jit import jit, jit_apart
 from fastnn.kernels.losses import loss_backward
 from fastnn.kernels.optimizers import NONE, optimizer_update
 from fastnn.kernels.plan import (
@@ -217,7 +217,7 @@ def gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate):
             target[e] += source[e]
 
 
-@jit
+@jit_apart
 def gradient_of_wide(
     plan, layers_of, n_slices, tile, scratch, rows, n_rows, g, g_at, accumulate, params, w_at, moments
 ):  # fmt: skip

@@ -23,7 +23,6 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastnn.kernels.jit import entry_point, is_ready, jit, once
-from fastnn.kernels.simd import SIMD_BITS
 from fastnn.kernels.system import (
     WORDS_OF_CPUS,
     array_at,
@@ -33,6 +32,7 @@ from fastnn.kernels.system import (
     wait_for_bell,
     wake_elsewhere,
 )
+from fastnn.kernels.width import PREFERENCE
 
 I64 = ir.IntType(64)
 STRIDE = 8  # int64s of a cache line
@@ -45,7 +45,7 @@ def state_size(n_slices: int) -> int:
 
 
 def _element(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+    data = context.data_model_manager[signature.args[0]].get(builder, args[0], "data")
     return builder.gep(data, [args[1]])
 
 
@@ -181,9 +181,7 @@ def code_of(function: Any) -> Any:
             function_type = context.call_conv.get_function_type(types.void, CALL)
             outer = ir.Function(builder.module, function_type, "fastnn_code")
             outer.linkage = "internal"
-            outer.attributes.add("noinline")
-            # For some CPUs LLVM prefers half the width, with which an epoch of small networks took a fifth longer.
-            outer.attributes.update([f'"prefer-vector-width"="{SIMD_BITS}"'])
+            outer.attributes.update(["noinline", PREFERENCE])
             context.call_conv.decorate_function(outer, ("thread", "arguments"), CALL)
             body = ir.IRBuilder(outer.append_basic_block())
             thread, address = context.call_conv.get_arguments(outer)

@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import pytest
 
+from fastnn.kernels import jit as jit_module
 from fastnn.kernels.jit import jit, jit_apart
 
 
@@ -46,3 +47,20 @@ def test_ranges_and_elements(start, stop, step):
     expected[-1] = len(numbers) + ([0, *range(start, stop, 3)][-1])
     np.testing.assert_array_equal(found, expected)
 
+
+@jit_apart
+def second(first, value):
+    return value
+
+
+def store(out):
+    out[0] = second(out, out[1])
+
+
+def test_no_other_machine_code_finds_an_entrys_own_functions(monkeypatch):
+    """They lack the arguments that they do not use."""
+    monkeypatch.setattr(jit_module, "cache_folder", lambda: None)
+    out = np.array([1, 2])
+    jit_module.entry_point(store, numba.types.void(numba.types.int64[::1]), "store")(out)
+    assert out.tolist() == [2, 2]
+    assert numba.njit(lambda first, value: second(first, value))(out, 7) == 7

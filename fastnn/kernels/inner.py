@@ -71,7 +71,9 @@ class EntryLibrary(JITCodeLibrary):  # type: ignore[misc]
     def _optimize_final_module(self) -> None:
         for function in self._final_module.functions:
             if function.linkage == llvm.Linkage.linkonce_odr:
-                function.linkage = "internal"  # nobody else calls it, so that what it does not use is not passed
+                # Nobody else calls it, so that what it does not use need not be passed; and nobody else may find it, as
+                # by an internal name the linker of other machine code in this process does.
+                function.linkage = "private"
         manager, builder = self._codegen._module_pass_manager()
         manager.run(self._final_module, builder)
 

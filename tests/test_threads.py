@@ -529,10 +529,10 @@ def test_a_call_in_a_team_ends_before_the_next_begins(teams):
 def meet(thread, n, marks):
     """Leave a mark, and wait a second or so for those of all others."""
     marks[8 * thread] += 1
-    for _ in range(1_000_000_000):
+    for _ in range(100_000_000):
         total = 0
         for i in range(n):
-            total += marks[8 * i]
+            total += team._load(marks, 8 * i)  # the compiler must not read them once for all
         if total >= n:
             break
 

@@ -69,7 +69,7 @@ def interrupt(job, n_moments, seed):
     if not job.is_cold:
         load(X[:100], y[:100])
     begun = []
-    for name in ("_fit_stochastic", "_fit_lbfgs"):  # from where on there is a network
+    for name in ("_train_stochastic", "_train_lbfgs"):  # from where on there is a network
         setattr(MLPClassifier, name, noted(getattr(MLPClassifier, name), begun))
     moments, results = random.Random(seed), []
     for _ in range(n_moments):

@@ -251,9 +251,9 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
             with self._threads(), self._told(told, given_X, given_y, sample_weight, incremental) as fit:
                 try:
                     if self.solver == "lbfgs":
-                        self._fit_lbfgs(X, targets, sample_weight, fit)
+                        self._train_lbfgs(X, targets, sample_weight, fit)
                     else:
-                        self._fit_stochastic(X, targets, sample_weight, random_state, incremental, fit, resumed)
+                        self._train_stochastic(X, targets, sample_weight, random_state, incremental, fit, resumed)
                 except KeyboardInterrupt:  # before the first step too: there is a network
                     self._warn_of(Outcome.INTERRUPTED, incremental)
         return self
@@ -335,7 +335,7 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
 
     # -- stochastic solvers -----------------------------------------------------------------------------------------
 
-    def _fit_stochastic(
+    def _train_stochastic(
         self, X: Any, targets: Array, sample_weight: Array | None, random_state: np.random.RandomState,
         incremental: bool, fit: Fit | None, resumed: Resumed | None,
     ) -> None:  # fmt: skip
@@ -473,7 +473,7 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
 
     # -- L-BFGS -----------------------------------------------------------------------------------------------------
 
-    def _fit_lbfgs(self, X: Any, targets: Array, sample_weight: Array | None, fit: Fit | None) -> None:
+    def _train_lbfgs(self, X: Any, targets: Array, sample_weight: Array | None, fit: Fit | None) -> None:
         net = _bounded(self._network())
         if net.dtype != np.float64:  # the minimiser computes in float64; scikit-learn's probabilities stay in float32
             most_loss = net.most_loss

@@ -285,14 +285,14 @@ def _checked_arrays(name: str, arrays: Any, shape: str, n_axes: int) -> list[Arr
 
 def _pack_record(state: dict[str, Any]) -> None:
     """Have the record of the epochs take few bytes of a pickle, and no seconds, which differ between equal fits."""
-    for name in REPEATED.values():
-        if name in state:
-            state[name] = _packed(state[name])
     if "history_" in state:
         n = len(state["history_"].get("loss", ()))
         state["history_"] = {
             name: _packed_column(name, column, n, state) for name, column in state["history_"].items()
         }
+    for name in REPEATED.values():
+        if name in state:
+            state[name] = _packed(state[name])
 
 
 def _packed_column(name: str, column: Any, n_epochs: int, state: dict[str, Any]) -> Any:
@@ -303,8 +303,8 @@ def _packed_column(name: str, column: Any, n_epochs: int, state: dict[str, Any])
         return math.nan
     if name != "loss" and len(column) == n_epochs > 0 and len(set(column)) == 1:
         return float(column[0])
-    packed = _packed(column)
-    return None if packed == state.get(REPEATED.get(name, "")) else packed
+    other: Any = state.get(REPEATED.get(name, ""))
+    return None if _are_floats(other) and _same_bits(column, other) else _packed(column)
 
 
 def _packed(column: Any) -> Any:
@@ -339,6 +339,10 @@ def _unpacked(column: Any) -> Any:
         return column
     steps = np.frombuffer(zlib.decompress(column[1:]), np.uint8).reshape(column[0], -1).T.ravel().view(np.int64)
     return steps.cumsum().view(np.float64).tolist()
+
+
+def _same_bits(column: list[float], other: list[float]) -> bool:
+    return column is other or np.array(column).tobytes() == np.array(other).tobytes()
 
 
 def _are_floats(column: Any) -> bool:

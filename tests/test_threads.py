@@ -541,7 +541,7 @@ _code = team.code_of(meet)
 
 
 def start(crew, arguments):
-    team.call_team(crew, _code(arguments), team.address_of(arguments))
+    team.call_team(crew, _code(arguments, ()), team.address_of(arguments))
 
 
 @pytest.fixture(scope="module")

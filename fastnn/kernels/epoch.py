@@ -9,8 +9,18 @@ from fastnn.kernels.jit import jit
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
-from fastnn.kernels.step import row_of, rows_phase, weights_phase
-from fastnn.kernels.team import Engine, address_of, call_team, code_of, complete, finish_slice, next_slice, wait_for
+from fastnn.kernels.step import ROWS_FRAME, WEIGHTS_FRAME, row_of, rows_phase, weights_phase
+from fastnn.kernels.team import (
+    Engine,
+    address_of,
+    call_code,
+    call_team,
+    code_of,
+    complete,
+    finish_slice,
+    next_slice,
+    wait_for,
+)
 
 
 @jit
@@ -39,16 +49,16 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 @jit
 def run(
-    thread, n_slices, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, most_loss, hyper, plan,
-    layers_of, tiles, shares, X, data, indices, indptr, labels, targets, sample_weight, order, params, moments,
-    gradients, rows, scratch, partial, buckets, values, row_loss, squares, constants, result, identity, state,
-):
+    thread, rows_code, weights_code, arguments, n_slices, start, stop, n_epochs, distance, batch_size, optimizer, steps,
+    alpha, hyper, plan, sample_weight, order, params, row_loss, squares, constants, result, state,
+):  # fmt: skip
     """One thread's way through rows [start, stop) of each epoch, in phases that the team of `state` goes through.
 
-    The rows are those of X or, where `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`; those
-    of an epoch begin in `order` at `distance` from those of the one before. Adds data loss and penalty, weighted by
-    rows, to the epoch's two places in `result`, and leaves the number of epochs behind them, which a loss that is not
-    finite ends, and that of the last step that has updated a weight. The last thread of a phase does what is done once.
+    The code of the phases, and the arguments that they share, lie at addresses. The rows are those of X or, where
+    `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`; those of an epoch begin in `order` at
+    `distance` from those of the one before. Adds data loss and penalty, weighted by rows, to the epoch's two places in
+    `result`, and leaves the number of epochs behind them, which a loss that is not finite ends, and that of the last
+    step that has updated a weight. The last thread of a phase does what is done once.
     """
     phase, subnormals = 0, flush_subnormals()
     for number in range(n_epochs):
@@ -57,22 +67,13 @@ def run(
             steps += 1
             total_weight = weight_of_rows(sample_weight, order, origin, n_batch)
             scale = 1.0 / total_weight if total_weight != 0.0 else 0.0
-            decay = params.dtype.type(alpha * scale)
+            decay = alpha * scale
             for done in range(0, n_batch, plan[CAPACITY]):
                 n, position = min(plan[CAPACITY], n_batch - done), origin + done
-                # Rows in the order given, or as they lie from here on.
-                if order.size > 0:
-                    first_row, index, index_at = 0, order, position
-                else:
-                    first_row, index, index_at = position, identity, 0
                 phase, last = phase + 1, False
                 s = next_slice(state, thread, n_slices, phase)
                 while s >= 0:
-                    rows_phase(
-                        s, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight,
-                        params.dtype.type(scale), params.dtype.type(most_loss), first_row, index, index_at, n, params,
-                        rows, scratch, partial, buckets, values, row_loss, state,
-                    )
+                    call_code(rows_code, s, address_of((n, position, scale, arguments)))
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
                 if last:
@@ -86,16 +87,11 @@ def run(
                 left = n_batch - done - n
                 s = next_slice(state, thread, n_slices, phase)
                 while s >= 0:
-                    if weights_phase(
-                        s, optimizer, plan, layers_of, tiles, shares, n, done > 0, left == 0,
-                        decay, params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants,
-                        indptr, state,
-                    ):
-                        result[2 * n_epochs + 1] = steps
+                    call_code(weights_code, s, address_of((n, done > 0, left == 0, decay, steps, arguments)))
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
                 if last:
-                    if left == 0 and decay != params.dtype.type(0.0):  # as the tiles see it
+                    if left == 0 and params.dtype.type(decay) != params.dtype.type(0.0):  # as the tiles see it
                         penalty = 0.5 * alpha * sum_of(squares, squares.size) * scale
                         result[2 * number + 1] += penalty * n_batch
                     complete(state, phase)
@@ -108,26 +104,36 @@ def run(
     restore_subnormals(subnormals)
 
 
-def argument_types(real: Any) -> list[Any]:
-    """Types of the arguments of `run` after the thread, for a network of numbers of type `real`."""
+def argument_types(real: Any) -> dict[str, Any]:
+    """Return the types of what a call takes, by name, for a network of numbers of type `real`."""
     vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
     table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
-    narrow = types.Array(types.int32, 1, "C")
-    i, f = types.int64, types.float64
-    return [
-        i, i, i, i, i, i, i, i, f, f, wide, whole, tables, table, whole,
-        vector, vector, narrow, whole, whole, vector, vector, whole, *([vector] * 6),
-        whole, *([vector] * 4), wide, whole, whole,
-    ]  # fmt: skip
+    return {
+        **dict.fromkeys(
+            ("n_slices", "start", "stop", "n_epochs", "distance", "batch_size", "optimizer", "steps"), types.int64
+        ),
+        **dict.fromkeys(("alpha", "most_loss"), types.float64), "hyper": wide,
+        "plan": whole, "layers_of": tables, "tiles": table, "shares": whole,
+        "X": vector, "data": vector, "indices": types.Array(types.int32, 1, "C"), "indptr": whole,
+        "labels": whole, "targets": vector, "sample_weight": vector, "order": whole,
+        **dict.fromkeys(("params", "moments", "gradients", "rows", "scratch", "partial"), vector), "buckets": whole,
+        **dict.fromkeys(("values", "row_loss", "squares", "constants"), vector), "result": wide,
+        "identity": whole, "state": whole,
+    }  # fmt: skip
 
 
-_code = code_of(run)
+_code = code_of(run, argument_types(types.float64))
 
 
-def start(crew, arguments):
-    """Call run(thread, *arguments) in this thread and in those of the crew."""
-    call_team(crew, _code(arguments), address_of(arguments))
+def start(rows_code, weights_code, crew, arguments):
+    """Call `run` in this thread and in those of the crew."""
+    shared = address_of(arguments)
+    frame = rows_code, weights_code, shared, shared
+    call_team(crew, _code(frame, arguments), address_of(frame))
 
 
-_engine = Engine(start, argument_types, "")
+_engine = Engine(
+    start, argument_types,
+    parts={"rows": (rows_phase, ROWS_FRAME), "weights": (weights_phase, WEIGHTS_FRAME)},
+)  # fmt: skip
 code, is_compiled = _engine.code, _engine.is_compiled

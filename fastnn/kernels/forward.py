@@ -227,11 +227,11 @@ def run_forward(thread, n_threads, X, entries, out, network):
     restore_subnormals(subnormals)
 
 
-def argument_types(real: Any) -> list[Any]:
-    """Types of the arguments of `run_forward` after the thread, for a network of numbers of type `real`."""
+def argument_types(real: Any) -> dict[str, Any]:
+    """Return the types of what `run_forward` takes after the thread, for a network of numbers of type `real`."""
     i, out = types.int64, types.Array(real, 2, "C")
     rows = types.Array(real, 2, "C", readonly=True)  # which takes arrays that are writeable, too
-    return [i, rows, i, out, i]
+    return {"n_threads": i, "X": rows, "entries": i, "out": out, "network": i}
 
 
 _code = code_of(run_forward)
@@ -248,7 +248,7 @@ def start(crew, arguments):
     held, interpreter = CAN_RAISE or size <= HELD, 0
     if not held:
         interpreter = release_gil()
-    call_team(crew, _code(arguments), address_of(arguments))
+    call_team(crew, _code(arguments, ()), address_of(arguments))
     if not held:
         take_gil(interpreter)
 

@@ -3,22 +3,23 @@
 By itself Numba optimises every function and turns it into machine code, with all that it calls, and does so again in
 each caller; six levels down that was three quarters of the compile time. Here a function stays as it was written until
 its entry point is optimised as a whole, of Numba's passes only those that our kernels need are run, and what has been
-found out about types is kept, a fifth of the rest.
+found out about types is kept, a fifth of the rest. While LLVM works for one entry point, half of the time, Python may
+prepare another.
 """
 
+import contextlib
+import ctypes
+from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
-from numba.core.codegen import JITCodeLibrary
+import numba
+from numba.core.codegen import JITCodeLibrary, create_pass_builder
 from numba.core.compiler import Compiler, CompilerBase
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager, register_pass
-from numba.core.typed_passes import (
-    IRLegalization,
-    NativeLowering,
-    NoPythonBackend,
-    NopythonTypeInference,
-    PreLowerStripPhis,
-)
+from numba.core.interpreter import Interpreter
+from numba.core.typed_passes import NativeLowering, NoPythonBackend, NopythonTypeInference, PreLowerStripPhis
 from numba.core.untyped_passes import (
     DeadBranchPrune,
     FixupArgs,
@@ -31,13 +32,19 @@ from numba.core.untyped_passes import (
 from fastnn.kernels.lowering import InnerLower
 
 
-class Library(JITCodeLibrary):  # type: ignore[misc]
-    """The IR of one inner function."""
+class PlainLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """The IR of a function as it was written."""
 
-    _shared_module: Any
+    _final_module: Any
 
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
+
+
+class Library(PlainLibrary):
+    """The IR of one inner function."""
+
+    _shared_module: Any
 
     def finalize(self) -> None:
         self._finalized = True
@@ -65,8 +72,10 @@ class Library(JITCodeLibrary):  # type: ignore[misc]
         return list(found)
 
 
-class EntryLibrary(JITCodeLibrary):  # type: ignore[misc]
+class EntryLibrary(PlainLibrary):
     """An entry point with all that it calls, optimised once: no Python objects, so no passes for their references."""
+
+    _machine_code: bytes
 
     def _optimize_final_module(self) -> None:
         for function in self._final_module.functions:
@@ -74,8 +83,54 @@ class EntryLibrary(JITCodeLibrary):  # type: ignore[misc]
                 # Nobody else calls it, so that what it does not use need not be passed; and nobody else may find it, as
                 # by an internal name the linker of other machine code in this process does.
                 function.linkage = "private"
-        manager, builder = self._codegen._module_pass_manager()
-        manager.run(self._final_module, builder)
+        bitcode = self._final_module.as_bitcode()
+        bitcode, self._machine_code = _optimized(self._codegen, bitcode)
+        self._final_module = llvm.parse_bitcode(bitcode)
+        self._compiled_object = self._machine_code  # the engine takes it, and makes none
+
+    def finalize(self) -> None:
+        super().finalize()
+        self._compiled_object = self._machine_code  # for the cache
+
+
+def _optimized(codegen: Any, bitcode: bytes) -> tuple[bytes, bytes]:
+    """Return a module's bitcode, optimised, and its machine code; other threads may compile meanwhile.
+
+    The module has a context of its own, which LLVM asks of who works in several threads.
+    """
+    module = llvm.parse_bitcode(bitcode, llvm.create_context())
+    options = {"opt": numba.config.OPT}
+    codegen._customize_tm_options(options)
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(**options)
+    builder = create_pass_builder(
+        machine, numba.config.OPT, numba.config.LOOP_VECTORIZE, numba.config.SLP_VECTORIZE
+    )  # fmt: skip
+    manager = builder.getModulePassManager()
+    with _compiler_unlocked(), llvm.ffi.OutputString() as error:
+        _unlocked("LLVMPY_RunNewModulePassManager")(manager, module, builder)
+        buffer = _unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, 1, error)
+        if not buffer:
+            raise RuntimeError(str(error))
+    lib = llvm.ffi.lib
+    code = ctypes.string_at(lib.LLVMPY_GetBufferStart(buffer), lib.LLVMPY_GetBufferSize(buffer))
+    lib.LLVMPY_DisposeMemoryBuffer(buffer)
+    return module.as_bitcode(), code
+
+
+def _unlocked(name: str) -> Any:
+    """Return a function of LLVM as it is, without the lock of llvmlite."""
+    return getattr(llvm.ffi.lib, name)._cfn
+
+
+@contextlib.contextmanager
+def _compiler_unlocked() -> Iterator[None]:
+    """Let other threads compile, however often this one has taken Numba's lock."""
+    lock = global_compiler_lock._lock
+    held = lock._release_save()
+    try:
+        yield
+    finally:
+        lock._acquire_restore(held)
 
 
 class Entry(Compiler):  # type: ignore[misc]
@@ -83,6 +138,22 @@ class Entry(Compiler):  # type: ignore[misc]
         self.state.library = EntryLibrary(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
         self.state.library.enable_object_caching()
         return super().define_pipelines()
+
+
+class PlainInterpreter(Interpreter):  # type: ignore[misc]
+    """Reads bytecode, without a look for blocks of `with` and calls with keywords, which need mending."""
+
+    def post_process(self, peepholes: Any, func_ir: Any) -> Any:
+        return func_ir
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class Translation(TranslateByteCode):  # type: ignore[misc]
+    _name = "fastnn_inner_translation"
+
+    def run_pass(self, state: Any) -> bool:
+        state.func_ir = PlainInterpreter(state.func_id).interpret(state.bc)
+        return True
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -145,8 +216,8 @@ class Inner(CompilerBase):  # type: ignore[misc]
     def define_pipelines(self) -> list[Any]:
         manager = PassManager("fastnn inner function")
         for kind in (
-            TranslateByteCode, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, ReconstructSSA,
-            TypeInference, PreLowerStripPhis, IRLegalization, Lowering, NoPythonBackend,
+            Translation, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, ReconstructSSA,
+            TypeInference, PreLowerStripPhis, Lowering, NoPythonBackend,
         ):  # fmt: skip
             manager.add_pass(kind, kind.__name__)
         manager.finalize()

@@ -152,27 +152,86 @@ class Start:
 starts: list[Start] = []  # of this process
 
 
-def entry_point(function: Callable[..., Any], signature: Any, name: str, nogil: bool = True) -> Any:
-    """Compile `function` for one signature, or load it from the cache; with `nogil` it lets other Python threads run.
+@dataclasses.dataclass
+class Wanted:
+    """An entry point; with `nogil` it lets other Python threads run."""
 
-    Each entry has a folder of its own: Numba's cache can cross two signatures of one function when two processes
-    compile them at the same time.
+    function: Callable[..., Any]
+    signature: Any
+    name: str
+    nogil: bool = True
+
+
+def entry_points(*wanted: Wanted) -> list[Any]:
+    """Compile each function for its signature, or load it from the cache.
+
+    Those that are to be compiled take turns in a thread each: LLVM works for one while Python prepares the next, best
+    after what takes longest. Each has a folder of its own: Numba's cache can cross two signatures of one function when
+    two processes compile them at the same time.
     """
     check_compiler()  # it may have been set since
     with _compiling:
-        begin, base = time.perf_counter(), _folder_with(name) or cache_folder()
-        dispatcher = numba.njit(pipeline_class=Entry, **{**FLAGS, "nogil": nogil})(function)
-        folder = None if base is None else base / name
-        if folder is not None:
-            _note_use(folder.parent)
-            dispatcher._cache = Cache(function, folder)
-        with _note_of_waiting(folder), _alone(folder), _without_collections():
-            _compile(dispatcher, signature, folder)
-        dispatcher.disable_compile()
-        found = sum(dispatcher.stats.cache_hits.values())
-        starts.append(Start(name, not found, folder, time.perf_counter() - begin))
-        _ready.add(name)
-        return dispatcher
+        if len(wanted) < 2 or all(is_ready(one.name) for one in wanted):
+            return [_entry_point(one) for one in wanted]
+        return _at_once([functools.partial(_entry_point, one) for one in wanted])
+
+
+def entry_point(function: Callable[..., Any], signature: Any, name: str, nogil: bool = True) -> Any:
+    """As `entry_points`, of one."""
+    (dispatcher,) = entry_points(Wanted(function, signature, name, nogil))
+    return dispatcher
+
+
+def _entry_point(wanted: Wanted) -> Any:
+    begin, name = time.perf_counter(), wanted.name
+    base = _folder_with(name) or cache_folder()
+    dispatcher = numba.njit(pipeline_class=Entry, **{**FLAGS, "nogil": wanted.nogil})(wanted.function)
+    folder = None if base is None else base / name
+    if folder is not None:
+        _note_use(folder.parent)
+        dispatcher._cache = Cache(wanted.function, folder)
+    with _note_of_waiting(folder), _alone(folder), _without_collections():
+        _compile(dispatcher, wanted.signature, folder)
+    dispatcher.disable_compile()
+    found = sum(dispatcher.stats.cache_hits.values())
+    starts.append(Start(name, not found, folder, time.perf_counter() - begin))
+    _ready.add(name)
+    return dispatcher
+
+
+def _at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """Return what calls return, each made to its end in a thread of its own, if there can be so many.
+
+    The first error is raised.
+    """
+    results: list[Any] = [None] * len(calls)
+    errors: list[BaseException] = []
+
+    def work(i: int) -> None:
+        try:
+            results[i] = calls[i]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,), name="fastnn call", daemon=True) for i in range(len(calls))]
+    for i, thread in enumerate(threads):
+        try:
+            check_room_for_a_thread()
+            thread.start()
+        except RuntimeError:  # there can be no more threads
+            work(i)
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def address_in_memory(dispatcher: Any) -> int:
+    """Return where the machine code of an entry point begins, as other machine code calls it."""
+    (compiled,) = dispatcher.overloads.values()
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
 @contextlib.contextmanager
@@ -188,7 +247,7 @@ def _without_collections() -> Iterator[None]:
 
 
 NOTE_AFTER = 1.0  # seconds
-_is_noted = False
+_notes = threading.Semaphore()  # one in a process
 
 
 @contextlib.contextmanager
@@ -197,9 +256,7 @@ def _note_of_waiting(folder: Path | None) -> Iterator[None]:
     kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
 
     def tell() -> None:
-        global _is_noted
-        if not _is_noted:
-            _is_noted = True
+        if _notes.acquire(blocking=False):
             _warn("compiling the kernels; %s", kept)
 
     timer = threading.Timer(NOTE_AFTER, tell)

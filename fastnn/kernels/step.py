@@ -8,6 +8,8 @@ compute their own gradients by dot products over rows, which saves every transpo
 blocks up in their order. *Sparse* rows differ in the first layer alone, and are never narrow.
 """
 
+from numba import types
+
 from fastnn.kernels.activations import activation_backward, activation_forward
 from fastnn.kernels.jit import jit, jit_apart
 from fastnn.kernels.losses import loss_backward
@@ -164,16 +166,23 @@ def block_of(plan, number, low, first):
     return number * plan[BLOCKS] + (first - low) // plan[BLOCK_ROWS]
 
 
+ROWS_FRAME = types.int64, types.int64, types.float64, types.int64
+
+
 @jit
 def rows_phase(
-    number, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets, sample_weight, scale, most_loss,
-    first_row, index, index_at, n_rows, params, rows, scratch, partial, buckets, values, row_loss, state,
-):
-    """One slice of `n_rows` rows, forward and backward.
+    number, n_rows, position, scale, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets,
+    sample_weight, most_loss, order, params, rows, scratch, partial, buckets, values, row_loss, identity, state,
+):  # fmt: skip
+    """One slice of `n_rows` rows, forward and backward: those at `position` and after in the order, or as they lie.
 
-    Row r lies at first_row + index[index_at + r]. `scale` is 1 / (sum of the batch's sample weights): losses and
-    deltas carry it, so that gradients are means. For `most_loss` see `loss_backward`.
+    `scale` is 1 / (sum of the batch's sample weights): losses and deltas carry it, so that gradients are means. For
+    `most_loss` see `loss_backward`.
     """
+    if order.size > 0:
+        first_row, index, index_at = 0, order, position
+    else:
+        first_row, index, index_at = position, identity, 0
     n_layers = layers_of.shape[1]
     base = number * plan[SCRATCH]
     low, high = slice_of(number, n_slices, n_rows, granule_of(plan, scratch))
@@ -190,12 +199,12 @@ def rows_phase(
         forward_block(plan, layers, scratch, base, params, X, data, indices, indptr, first_row, index,
                       index_at + first, n, width, ld, state)
         z = view(scratch, layers[n_layers - 1, OUTPUT_UNITS], n_out * ld)
-        gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, scale,
-                       first_row, index, index_at + first, n, n_out, width)
+        gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight,
+                       scratch.dtype.type(scale), first_row, index, index_at + first, n, n_out, width)
         loss = view(scratch, base + plan[WORK], ld)
         loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
                       view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld),
-                      most_loss)
+                      scratch.dtype.type(most_loss))
         losses = view(row_loss, first, n)
         for r in range(n):
             losses[r] = loss[r]
@@ -235,18 +244,21 @@ def gradient_of_wide(
                             params, w_at, moments, plan[N_PARAMS])
 
 
+WEIGHTS_FRAME = types.int64, types.boolean, types.boolean, types.float64, types.int64, types.int64
+
+
 @jit
 def weights_phase(
-    slice_number, optimizer, plan, layers_of, tiles, shares, n_rows, accumulate, last, decay,
-    params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants, indptr, state,
-):
+    slice_number, n_rows, accumulate, last, decay, step, n_slices, optimizer, plan, layers_of, tiles, shares, indptr,
+    params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants, result, state,
+):  # fmt: skip
     """Take one slice of the tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
     `decay` times a weight is the gradient of the penalty. `gradients` has room for all parameters where a batch is
     taken in several rounds or gradients are the result, and is empty where a tile's gradient need not outlive it.
-    Return whether a tile has been updated, rather than the team been stopped before.
+    Where a tile has been updated, rather than the team been stopped before, the end of `result` gets the step.
     """
-    n_slices, is_updated = shares.size - 1, False
+    decay = params.dtype.type(decay)
     for number in range(shares[slice_number], shares[slice_number + 1]):
         if is_stopped(state):
             break
@@ -276,5 +288,4 @@ def weights_phase(
             if optimizer != NONE:
                 optimizer_update(optimizer, w, whole, view(moments, w_at, size),
                                  view(moments, moments.size - plan[N_PARAMS] + w_at, size), constants)
-                is_updated = True
-    return is_updated
+                result[result.size - 1] = step

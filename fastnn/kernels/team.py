@@ -13,7 +13,9 @@ The calling thread is one of the team; the others are *workers*, Python threads 
 of its own, and do not hold the lock of the interpreter.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numba
@@ -22,7 +24,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastnn.kernels.jit import entry_point, is_ready, jit, once
+from fastnn.kernels.jit import Wanted, address_in_memory, entry_point, entry_points, is_ready, jit, once
 from fastnn.kernels.system import (
     WORDS_OF_CPUS,
     array_at,
@@ -147,9 +149,9 @@ def wait_for(state, phase):
 # -- calling a team ----------------------------------------------------------------------------------------------------
 
 # A mailbox: what its worker does, and what to call: the code at an address, with the number of a thread and the address
-# of the arguments; the bell that the worker sleeps by, its thread as the system calls it, whether it is to end, and
+# of its frame; the bell that the worker sleeps by, its thread as the system calls it, whether it is to end, and
 # the CPUs that it may run on, those it was woken on, and those it finds itself on then.
-DOES, CODE, THREAD, ARGUMENTS, BELL, SLEEPER, ENDS, CPUS = *range(7), STRIDE
+DOES, CODE, THREAD, FRAME, BELL, SLEEPER, ENDS, CPUS = *range(7), STRIDE
 MAILBOX_SIZE = CPUS + 3 * WORDS_OF_CPUS
 WAITS, ASLEEP, IS_CALLED, IS_AT_WORK = range(4)
 LOOKS_AWAKE = PATIENCE + 2000  # a millisecond of CPU time, before a worker goes to sleep: to wake it takes a tenth
@@ -166,38 +168,80 @@ def address_of(typingctx, values):
 
 
 CREW = types.Array(types.int64, 1, "C")  # addresses of mailboxes
-CALL = types.int64, types.int64  # what code takes: a thread and the address of the arguments
+CALL = types.int64, types.int64  # what code takes: the number of a thread or a slice, and the address of a frame
 
 
-def code_of(function: Any) -> Any:
-    """Return what gives, for a tuple of arguments, the address of code that calls function(thread, *arguments)."""
+def _caller(typing: Any, function: Any, frame: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return what writes a call of function(number, *frame), for a tuple of types `frame` at an address.
+
+    Where there are `arguments`, by their names, the last of the frame is the address of a tuple of them; instead of it
+    the function gets those that it names.
+    """
+    passed = frame[:-1] if arguments else frame
+    code = function.py_func.__code__
+    names = code.co_varnames[1 + len(passed) : code.co_argcount]
+    places = [list(arguments).index(name) for name in names]
+    kind = typing.resolve_value_type(function)
+    signature = kind.get_call_type(typing, (types.int64, *passed, *(arguments[name] for name in names)), {})
+
+    def at(context: Any, builder: Any, address: Any, kinds: Any) -> Any:
+        return builder.inttoptr(address, context.get_value_type(types.Tuple(list(kinds))).as_pointer())  # type: ignore[attr-defined]
+
+    def write(context: Any, builder: Any, number: Any, address: Any) -> None:
+        given = cgutils.unpack_tuple(builder, builder.load(at(context, builder, address, frame)))
+        values = [number, *given[: len(passed)]]
+        if arguments:
+            whole = at(context, builder, given[-1], arguments.values())
+            values += [builder.load(cgutils.gep_inbounds(builder, whole, 0, place)) for place in places]
+        context.get_function(kind, signature)(builder, values)
+
+    return write
+
+
+def code_of(function: Any, names: Collection[str] = ()) -> Any:
+    """Return what gives, for a frame and arguments, the address of code that calls `function` as said in `_caller`."""
 
     @intrinsic
-    def code(typingctx, arguments):
-        kind = typingctx.resolve_value_type(function)
-        called = kind.get_call_type(typingctx, (types.int64, *arguments), {})
+    def code(typingctx, frame, arguments):
+        write = _caller(typingctx, function, tuple(frame), dict(zip(names, arguments, strict=True)))
 
         def codegen(context, builder, signature, args):
-            function_type = context.call_conv.get_function_type(types.void, CALL)
-            outer = ir.Function(builder.module, function_type, "fastnn_code")
+            outer = ir.Function(builder.module, context.call_conv.get_function_type(types.void, CALL), "fastnn_code")
             outer.linkage = "internal"
             outer.attributes.update(["noinline", PREFERENCE])
-            context.call_conv.decorate_function(outer, ("thread", "arguments"), CALL)
+            context.call_conv.decorate_function(outer, ("number", "frame"), CALL)
             body = ir.IRBuilder(outer.append_basic_block())
-            thread, address = context.call_conv.get_arguments(outer)
-            values = body.load(body.inttoptr(address, context.get_value_type(arguments).as_pointer()))
-            context.get_function(kind, called)(body, [thread, *cgutils.unpack_tuple(body, values)])
+            write(context, body, *context.call_conv.get_arguments(outer))
             context.call_conv.return_value(body, context.get_dummy_value())
             return builder.ptrtoint(outer, I64)
 
-        return types.int64(arguments), codegen
+        return types.int64(frame, arguments), codegen
 
     return code
 
 
+def part_of(function: Any, frame: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+    """Return an entry point to compile, with the types of `CALL`, which calls `function` as said in `_caller`."""
+
+    @intrinsic
+    def call(typingctx, number, address):
+        write = _caller(typingctx, function, frame, arguments)
+
+        def codegen(context, builder, signature, args):
+            write(context, builder, *args)
+            return context.get_dummy_value()
+
+        return types.void(*CALL), codegen
+
+    def part(number, address):
+        call(number, address)
+
+    return part
+
+
 @intrinsic
-def _call(typingctx, code, thread, arguments):
-    """Call the code at an address."""
+def call_code(typingctx, code, number, frame):
+    """Call the code at an address, with the address of a frame."""
 
     def codegen(context, builder, signature, args):
         function = builder.inttoptr(args[0], context.call_conv.get_function_type(types.void, CALL).as_pointer())
@@ -206,22 +250,22 @@ def _call(typingctx, code, thread, arguments):
             context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
-    return types.void(code, thread, arguments), codegen
+    return types.void(code, number, frame), codegen
 
 
 @jit
-def call_team(crew, code, arguments):
+def call_team(crew, code, frame):
     """Call the code in this thread and in the workers of the mailboxes at the addresses in `crew`.
 
     One that sleeps is woken; the team begins meanwhile, and does without those that have not come when it is done.
     """
     for i in range(crew.size):
         mailbox = array_at(crew[i], MAILBOX_SIZE, np.int64)
-        mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS] = code, i + 1, arguments
+        mailbox[CODE], mailbox[THREAD], mailbox[FRAME] = code, i + 1, frame
         if not _exchange(mailbox, DOES, WAITS, IS_CALLED) and _exchange(mailbox, DOES, ASLEEP, IS_CALLED):
             wake_elsewhere(mailbox[SLEEPER], crew[i] + 8 * CPUS)
             ring_bell(mailbox[BELL])
-    _call(code, 0, arguments)
+    call_code(code, 0, frame)
     for i in range(crew.size):
         mailbox, looks = array_at(crew[i], MAILBOX_SIZE, np.int64), 0
         _exchange(mailbox, DOES, IS_CALLED, WAITS)  # it has not come, and need not any more
@@ -234,7 +278,7 @@ def serve(address):
     mailbox, looks = array_at(address, MAILBOX_SIZE, np.int64), 0
     while _load(mailbox, ENDS) == 0:
         if _load(mailbox, DOES) == IS_CALLED and _exchange(mailbox, DOES, IS_CALLED, IS_AT_WORK):
-            _call(mailbox[CODE], mailbox[THREAD], mailbox[ARGUMENTS])
+            call_code(mailbox[CODE], mailbox[THREAD], mailbox[FRAME])
             _store(mailbox, DOES, WAITS)
             looks = 0
         looks = look_again(looks)
@@ -254,26 +298,42 @@ _NAMES = {np.dtype(name): name for name in ("float32", "float64")}  # NumPy find
 
 
 class Engine:
-    """An entry point for each dtype, compiled when it is first needed: start(crew, arguments).
+    """Entry points for each dtype, compiled when they are first needed: start(*addresses, crew, arguments).
 
-    `argument_types` gives the types of the arguments for a type of numbers. Without `nogil` it is for `start` to
-    decide whether other Python threads run meanwhile.
+    `argument_types` gives the types of the arguments, by name, for a type of numbers. `parts` are functions that are
+    compiled apart, by their names, with the types of their frames, see `part_of`; `start` gets their addresses. Without
+    `nogil` it is for `start` to decide whether other Python threads run meanwhile.
     """
 
     def __init__(
-        self, start: Any, argument_types: Callable[[Any], list[Any]], suffix: str, nogil: bool = True
+        self,
+        start: Any,
+        argument_types: Callable[[Any], dict[str, Any]],
+        suffix: str = "",
+        parts: Mapping[str, tuple[Any, Sequence[Any]]] = MappingProxyType({}),
+        nogil: bool = True,
     ) -> None:
-        self._start, self._argument_types, self._suffix, self._nogil = start, argument_types, suffix, nogil
+        self._start, self._argument_types, self._nogil = start, argument_types, nogil
+        self._suffix, self._parts = suffix, parts
 
-    def _name(self, dtype: np.dtype[Any]) -> str:
-        return _NAMES[dtype] + self._suffix
+    def _names(self, dtype: np.dtype[Any]) -> list[str]:
+        name = _NAMES[dtype] + self._suffix
+        return [*(f"{name}-{part}" for part in self._parts), name]
 
     @once
     def code(self, dtype: np.dtype[Any]) -> Any:
         """Return the compiled function; from the cache when this machine compiled it before."""
-        arguments = types.Tuple(self._argument_types(numba.from_dtype(dtype)))  # type: ignore[attr-defined]
-        return entry_point(self._start, types.void(CREW, arguments), self._name(dtype), self._nogil)
+        arguments = self._argument_types(numba.from_dtype(dtype))
+        *names, name = self._names(dtype)
+        parts = [
+            Wanted(part_of(function, frame, arguments), types.void(*CALL), part_name)
+            for part_name, (function, frame) in zip(names, self._parts.values(), strict=True)
+        ]
+        addresses = [types.int64] * len(parts)
+        signature = types.void(*addresses, CREW, types.Tuple(list(arguments.values())))  # type: ignore[attr-defined]
+        *compiled, start = entry_points(*parts, Wanted(self._start, signature, name, self._nogil))
+        return functools.partial(start, *map(address_in_memory, compiled)) if parts else start
 
     def is_compiled(self, dtype: np.dtype[Any]) -> bool:
         """Whether this dtype's code is there, in this process or on disk, so that nobody waits for the compiler."""
-        return is_ready(self._name(dtype))
+        return all(is_ready(name) for name in self._names(dtype))

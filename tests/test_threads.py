@@ -755,6 +755,39 @@ def test_ctrl_c_at_the_moment_that_a_long_call_ends():
     assert_a_long_call_is_interrupted(script)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="alarms of POSIX")
+def test_ctrl_c_at_each_moment_of_a_long_call():
+    """Also while there is a look at the memory that a thread needs: nobody waits for a call that never begins."""
+    script = """
+        import signal, sys
+        import numpy as np
+        from fastnn import workers
+        from fastnn.kernels import room
+
+        def interrupt(frame, event, argument):
+            global n_moments
+            if event in ("call", "c_return") and frame.f_code.co_filename in (workers.__file__, room.__file__):
+                n_moments += 1
+                if n_moments == n_ends + 1:
+                    raise KeyboardInterrupt
+
+        signal.alarm(60)
+        calls, n_ends, is_interrupted = [], 0, True
+        while is_interrupted:
+            n_moments, is_interrupted = 0, False
+            sys.setprofile(interrupt)
+            try:
+                workers.call_and_listen(lambda *args: calls.append(args), workers.ALONE, (), np.zeros(64, np.int64))
+            except KeyboardInterrupt:
+                is_interrupted = True
+                n_ends += 1
+            sys.setprofile(None)
+        print(n_ends, len(calls))
+    """
+    n_ends, n_calls = map(int, run_script(script)[0].split())
+    assert n_ends > 8 and n_calls > n_ends / 2  # the first moments are before there is a thread to wait for
+
+
 def test_ctrl_c_while_another_is_looked_at(ctrl_c_raises):
     """Two signals may come at once; nor may the second let go what the call works on."""
     ended = []

@@ -178,9 +178,9 @@ def call_and_listen(code: Callable[..., None], crew: Crew, arguments: tuple[Any,
         nonlocal is_begun
         while not is_finished:
             if not is_begun:
-                is_begun = True
                 try:
                     check_room_for_a_thread()
+                    is_begun = True  # from here to the thread's start there is no moment at which Ctrl-C comes
                     _thread.start_new_thread(work, ())  # at once or not at all, where `Thread.start` waits
                 except RuntimeError:  # there can be no more threads
                     is_begun = False  # Ctrl-C may come before the work begins

@@ -494,6 +494,7 @@ def test_damaged_files_are_refused_or_predict(files):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
+    print(counts)  # what the full round comes to, shown by -s
     assert sum(counts.values()) == N_MUTATIONS
     assert counts["refused"] > counts["loaded"] > N_MUTATIONS // 100
 

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import pytest
 from numba import types
-from pool_job import X, Y, train
+from pool_job import Running, X, Y, fit, train
 from scipy import sparse
 from sklearn.base import clone
 from subprocesses import run_script, started
@@ -522,6 +522,51 @@ def test_a_call_in_a_team_ends_before_the_next_begins(teams):
     assert not any(call.locked() for call in parallel.budget._held)
 
 
+def work_in_eight_threads(monkeypatch):
+    """Fit and predict on four CPUs, as it were, all of which each thread asks for; return what ran at once."""
+    monkeypatch.setattr(model, "FLOPS_PER_THREAD", 1e-9)
+    monkeypatch.setattr(parallel, "allowed_threads", lambda: 4)
+    running, errors = Running(), []
+    running.watch(monkeypatch.setattr)
+    begin = threading.Barrier(8)
+
+    def work(number):
+        try:
+            begin.wait()
+            fitted = fit(X, n_jobs=-1, max_iter=3, solver=("adam", "lbfgs")[number % 2], early_stopping=number < 2)
+            for i in range(100):
+                fitted.predict(X[i : i + 1])
+                if number % 4 == i % 4:
+                    fitted.predict_proba(X)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    return running
+
+
+def test_fits_and_predictions_share_what_is_allowed(monkeypatch):
+    """The exact count, by the calls that are made: as many calls as there are callers, and workers where there is room.
+
+    Predictions that do not wait have no workers beside a team; what they may add is themselves.
+    """
+    running = work_in_eight_threads(monkeypatch)
+    assert not running.excess(4)
+    assert any(n for _, n, _ in running.seen)  # the first call is alone
+    assert running.most() <= 8 and all(calls + short <= 8 for calls, _, short in running.seen)
+
+
+def test_what_is_more_than_allowed_is_counted(monkeypatch):
+    """Guards the test above."""
+    monkeypatch.setattr(parallel.budget, "take", lambda wanted, *_: wanted)
+    assert work_in_eight_threads(monkeypatch).excess(4)
+
+
 # -- workers -----------------------------------------------------------------------------------------------------------
 
 
@@ -755,6 +800,39 @@ def test_ctrl_c_at_the_moment_that_a_long_call_ends():
     assert_a_long_call_is_interrupted(script)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="alarms of POSIX")
+def test_ctrl_c_at_each_moment_of_a_long_call():
+    """Also while there is a look at the memory that a thread needs: nobody waits for a call that never begins."""
+    script = """
+        import signal, sys
+        import numpy as np
+        from fastnn import workers
+        from fastnn.kernels import room
+
+        def interrupt(frame, event, argument):
+            global n_moments
+            if event in ("call", "c_return") and frame.f_code.co_filename in (workers.__file__, room.__file__):
+                n_moments += 1
+                if n_moments == n_ends + 1:
+                    raise KeyboardInterrupt
+
+        signal.alarm(60)
+        calls, n_ends, is_interrupted = [], 0, True
+        while is_interrupted:
+            n_moments, is_interrupted = 0, False
+            sys.setprofile(interrupt)
+            try:
+                workers.call_and_listen(lambda *args: calls.append(args), workers.ALONE, (), np.zeros(64, np.int64))
+            except KeyboardInterrupt:
+                is_interrupted = True
+                n_ends += 1
+            sys.setprofile(None)
+        print(n_ends, len(calls))
+    """
+    n_ends, n_calls = map(int, run_script(script)[0].split())
+    assert n_ends > 8 and n_calls > n_ends / 2  # the first moments are before there is a thread to wait for
+
+
 def test_ctrl_c_while_another_is_looked_at(ctrl_c_raises):
     """Two signals may come at once; nor may the second let go what the call works on."""
     ended = []
@@ -869,7 +947,7 @@ warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
 warnings.simplefilter("ignore", UserWarning)
 import numpy as np
 from fastnn import parallel
-from pool_job import train, train_and_count, work
+from pool_job import running, train, train_and_count, work
 from running import watched
 
 def trained_in_a_team():
@@ -1104,11 +1182,10 @@ with watched() as looks:
 def test_no_more_threads_than_allowed_in_joblibs_threads(layer):
     script = """
 import joblib
-parallel.budget.most = 0
 n = parallel.allowed_threads()
 found = joblib.Parallel(n, backend="threading")(joblib.delayed(train)(0, -1) for _ in range(4 * n))
 assert set(found) == {serial}
-assert parallel.budget.most <= n, (parallel.budget.most, n)
+assert not running.excess(n) and running.most() <= n, running.seen
 """
     run_job(layer, script + IN_THREADS + FROM_OUTSIDE, **MANY)
 
@@ -1129,7 +1206,7 @@ n = parallel.allowed_threads()
 workers = joblib.Parallel(n, backend="loky")
 found = workers(joblib.delayed(train_and_count)() for _ in range(2 * n))
 assert {bits for bits, *_ in found} == {serial}
-assert n * max(most for _, most, _ in found) <= n, found
+assert {(most, *excess) for _, most, excess in found} == {(1,)}, found
 with watched() as looks:
     workers(joblib.delayed(work)() for _ in range(4 * n))
 """
@@ -1145,7 +1222,6 @@ import dask
 dask.config.set({{"temporary-directory": {str(tmp_path)!r}}})
 from distributed import Client, LocalCluster
 n = parallel.allowed_threads()
-parallel.budget.most = 0
 shape = dict(n_workers=n, threads_per_worker=1) if {processes} else dict(n_workers=1, threads_per_worker=n)
 with LocalCluster(processes={processes}, dashboard_address=None, **shape) as cluster, Client(cluster) as client:
     found = client.gather([client.submit(train_and_count, pure=False) for _ in range(4 * n)])
@@ -1153,5 +1229,6 @@ with LocalCluster(processes={processes}, dashboard_address=None, **shape) as clu
         client.gather([client.submit(work, pure=False) for _ in range(4 * n)])
 assert {{bits for bits, *_ in found}} == {{serial}}
 assert max(most for _, most, _ in found) * (n if {processes} else 1) <= n, found
+assert not any(excess for *_, excess in found), found
 """
     run_job(layer, script + FROM_OUTSIDE, **MANY)

@@ -120,15 +120,18 @@ def main():
     work = tasks(options.bench or "")
     if not work:
         parser.error(f"argument --bench: no case is called like {options.bench!r}")
+    known = json.loads(NOISE.read_text("utf-8")) if options.bench else {"spread": {}}
+    here = provenance.here()
+    if options.bench and (cpu := here["machine"]["CPU"]) != (before := known["machine"]["CPU"]):
+        parser.error(f"argument --bench: the other floors are of {before}, this is {cpu}; measure all, without --bench")
     rounds = []
     for n in range(options.runs):
         print(f"round {n + 1} of {options.runs}", file=sys.stderr)
         rounds.append(one_round(work))
-    known = json.loads(NOISE.read_text("utf-8"))["spread"] if options.bench else {}
     found = spreads(rounds)
     floors = {case: spread for case, spread in found.items() if spread <= WIDEST}
-    noise = dict(sorted({**known, **floors}.items()))
-    provenance.write(NOISE, {**provenance.here(), "rounds": options.runs, "spread": noise})
+    noise = dict(sorted({**known["spread"], **floors}.items()))
+    provenance.write(NOISE, {**here, "rounds": options.runs, "spread": noise})
     CONFIG.write_text(with_thresholds(CONFIG.read_text(), thresholds(noise)))
     tell_of_wide(found.keys() - floors.keys(), found)
 

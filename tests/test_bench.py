@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from bench import dropin, noise
+from bench import dropin, noise, provenance
 from bench.suite import BestOf
 
 
@@ -92,7 +92,8 @@ def test_a_floor_too_wide_to_see_anything_is_not_kept(bench, tmp_path, monkeypat
         copy = tmp_path / getattr(noise, name).name
         copy.write_text(getattr(noise, name).read_text())
         monkeypatch.setattr(noise, name, copy)
-    noise.NOISE.write_text(json.dumps({"spread": {"b.B('x', 2)": 0.04, "c.C": 0.2}}))
+    known = {"machine": provenance.here()["machine"], "spread": {"b.B('x', 2)": 0.04, "c.C": 0.2}}
+    noise.NOISE.write_text(json.dumps(known))
     rounds = iter([{"a.A": 1.0, "b.B('x', 2)": 1.0}] + 3 * [{"a.A": 1.1, "b.B('x', 2)": 2.0}])
     monkeypatch.setattr(noise, "one_round", lambda work: next(rounds))
     monkeypatch.setattr("sys.argv", ["noise.py", *bench])
@@ -105,6 +106,16 @@ def test_a_floor_too_wide_to_see_anything_is_not_kept(bench, tmp_path, monkeypat
     message = capsys.readouterr().err
     assert "measured on a busy machine" in message and "b.B('x', 2): 100%" in message and "a.A" not in message
     assert message.endswith(r"python bench/noise.py --bench '^(b\.B)'" + "\n")
+
+
+def test_floors_of_two_machines_are_not_mixed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(noise, "NOISE", tmp_path / "noise.json")
+    noise.NOISE.write_text('{"machine": {"CPU": "an abacus"}, "spread": {}}')
+    monkeypatch.setattr("sys.argv", ["noise.py", "--bench", "Elementwise"])
+    monkeypatch.setattr(noise, "one_round", lambda work: pytest.fail("it measures"))
+    with pytest.raises(SystemExit):
+        noise.main()
+    assert "the other floors are of an abacus, this is" in capsys.readouterr().err
 
 
 def test_the_thresholds_are_those_of_the_stored_floors_and_none_lets_everything_pass():

@@ -92,6 +92,11 @@ class EntryLibrary(PlainLibrary):
         super().finalize()
         self._compiled_object = self._machine_code  # for the cache
 
+    def _get_module_for_linking(self) -> Any:
+        """Return the names of the functions for the cache: nobody links an entry point, and IR takes long to load."""
+        names = [f.name for f in self.get_defined_functions() if f.linkage == llvm.Linkage.external]
+        return llvm.parse_assembly("".join(f'define void @"{name}"() {{ unreachable }}\n' for name in names))
+
 
 def _optimized(codegen: Any, bitcode: bytes) -> tuple[bytes, bytes]:
     """Return a module's bitcode, optimised, and its machine code; other threads may compile meanwhile.

@@ -529,7 +529,7 @@ def test_a_compiler_that_is_switched_off_later(small):
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 
-FOR_ALL, PARTS = ["worker", "exchange"], ["", "-forward"]
+FOR_ALL, PARTS = ["worker", "exchange"], ["-rows", "-weights", "", "-forward"]
 
 
 def warm_up(*arguments, **environment):

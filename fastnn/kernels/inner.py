@@ -76,6 +76,7 @@ class EntryLibrary(PlainLibrary):
     """An entry point with all that it calls, optimised once: no Python objects, so no passes for their references."""
 
     _machine_code: bytes
+    _globals: list[str]
 
     def _optimize_final_module(self) -> None:
         for function in self._final_module.functions:
@@ -83,8 +84,12 @@ class EntryLibrary(PlainLibrary):
                 # Nobody else calls it, so that what it does not use need not be passed; and nobody else may find it, as
                 # by an internal name the linker of other machine code in this process does.
                 function.linkage = "private"
-        self._machine_code = _machine_code(self._codegen, self._final_module)
+        self._machine_code, self._globals = _optimized(self._codegen, self._final_module)
         self._compiled_object = self._machine_code  # the engine takes it, and makes none
+
+    def _finalize_dynamic_globals(self) -> None:
+        """Note addresses in this process, with which code cannot be kept, where they are left after optimisation."""
+        self._dynamic_globals = [name for name in self._globals if name.startswith("numba.dynamic.globals")]
 
     def finalize(self) -> None:
         super().finalize()
@@ -96,8 +101,8 @@ class EntryLibrary(PlainLibrary):
         return llvm.parse_assembly("".join(f'define void @"{name}"() {{ unreachable }}\n' for name in names))
 
 
-def _machine_code(codegen: Any, module: Any) -> bytes:
-    """Return the machine code of a module, optimised; other threads may compile meanwhile.
+def _optimized(codegen: Any, module: Any) -> tuple[bytes, list[str]]:
+    """Return the machine code of a module, optimised, and its variables' names; other threads may compile meanwhile.
 
     LLVM works on a copy in a context of its own, as it asks of those who use it in several threads.
     """
@@ -117,7 +122,7 @@ def _machine_code(codegen: Any, module: Any) -> bytes:
     lib = llvm.ffi.lib
     code = ctypes.string_at(lib.LLVMPY_GetBufferStart(buffer), lib.LLVMPY_GetBufferSize(buffer))
     lib.LLVMPY_DisposeMemoryBuffer(buffer)
-    return code
+    return code, [variable.name for variable in module.global_variables]
 
 
 def _unlocked(name: str) -> Any:

@@ -172,8 +172,11 @@ def entry_points(*wanted: Wanted) -> list[Any]:
     check_compiler()  # it may have been set since
     with _compiling:
         if len(wanted) < 2 or all(is_ready(one.name) for one in wanted):
-            return [_entry_point(one) for one in wanted]
-        return _at_once([functools.partial(_entry_point, one) for one in wanted])
+            found = [_entry_point(one) for one in wanted]
+        else:
+            found = _at_once([functools.partial(_entry_point, one) for one in wanted])
+        starts.extend(start for _, start in found)
+        return [dispatcher for dispatcher, _ in found]
 
 
 def entry_point(function: Callable[..., Any], signature: Any, name: str, nogil: bool = True) -> Any:
@@ -182,7 +185,7 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, nogil: 
     return dispatcher
 
 
-def _entry_point(wanted: Wanted) -> Any:
+def _entry_point(wanted: Wanted) -> tuple[Any, Start]:
     begin, name = time.perf_counter(), wanted.name
     base = _folder_with(name) or cache_folder()
     dispatcher = numba.njit(pipeline_class=Entry, **{**FLAGS, "nogil": wanted.nogil})(wanted.function)
@@ -194,9 +197,8 @@ def _entry_point(wanted: Wanted) -> Any:
         _compile(dispatcher, wanted.signature, folder)
     dispatcher.disable_compile()
     found = sum(dispatcher.stats.cache_hits.values())
-    starts.append(Start(name, not found, folder, time.perf_counter() - begin))
     _ready.add(name)
-    return dispatcher
+    return dispatcher, Start(name, not found, folder, time.perf_counter() - begin)
 
 
 def _at_once(calls: list[Callable[[], Any]]) -> list[Any]:

@@ -47,6 +47,22 @@ def test_it_is_kept_and_used_again(folder):
     assert code.stat().st_mtime_ns == before
 
 
+def times(factor):
+    def double(x, out):
+        out[0] = factor * x
+
+    return double
+
+
+def test_it_is_found_by_its_folder_alone(folder):
+    """What a function's cells hold, such as Numba's intrinsics, differs from process to process."""
+    for factor in (2.0, 3.0):
+        out = np.zeros(1)
+        jit.entry_point(times(factor), SIGNATURE, "double")(3.0, out)
+        assert out[0] == 6.0
+    assert not jit.starts[-1].is_compiled
+
+
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
 @pytest.mark.parametrize("damage", [lambda old: b"", lambda old: old[: len(old) // 2], lambda old: b"\x93" * len(old)])
 def test_damaged_files_are_compiled_again(folder, kind, damage, caplog):

@@ -1,11 +1,14 @@
 """Loops and elements of arrays become the IR that Python's meaning of them asks for."""
 
+import threading
+
 import numba
 import numpy as np
 import pytest
 
+from fastnn.kernels import inner
 from fastnn.kernels import jit as jit_module
-from fastnn.kernels.jit import jit, jit_apart
+from fastnn.kernels.jit import Wanted, jit, jit_apart
 
 
 @jit
@@ -32,6 +35,35 @@ def visit(out, values, start, stop, step):
 
 
 called = numba.njit(lambda *arguments: visit(*arguments))
+
+
+@jit_apart
+def calculate(out, a, b):
+    """Each operator that is one instruction, of two numbers of one type."""
+    out[0], out[1], out[2] = a + b, a - b, a * b
+    out[3], out[4], out[5], out[6], out[7] = a < b, a <= b, a > b, a >= b, a == b
+    out[2] *= b
+    out[2] -= a
+
+
+calculated = numba.njit(lambda *arguments: calculate(*arguments))
+
+
+PAIRS = [(7, -2), (-3, -3), (2, 5)]
+NOT_FINITE = [(0, np.nan), (np.inf, 1), (np.nan, np.nan)]
+
+
+@pytest.mark.parametrize(
+    "kind, a, b",
+    [(kind, *pair) for kind in (np.int64, np.float32, np.float64) for pair in PAIRS]
+    + [(kind, *pair) for kind in (np.float32, np.float64) for pair in NOT_FINITE],
+)
+def test_operators(kind, a, b):
+    a, b, out = kind(a), kind(b), np.zeros(8, kind)
+    calculated(out, a, b)
+    with np.errstate(invalid="ignore"):
+        expected = [a + b, a - b, a * b * b - a, a < b, a <= b, a > b, a >= b, a == b]
+    np.testing.assert_array_equal(out, np.array(expected, kind))
 
 
 @pytest.mark.parametrize("start, stop, step", [(0, 7, 2), (2, 6, 1), (5, 2, 4), (5, -2, -3), (3, 3, 1), (-4, 5, 5)])
@@ -64,3 +96,54 @@ def test_no_other_machine_code_finds_an_entrys_own_functions(monkeypatch):
     jit_module.entry_point(store, numba.types.void(numba.types.int64[::1]), "store")(out)
     assert out.tolist() == [2, 2]
     assert numba.njit(lambda first, value: second(first, value))(out, 7) == 7
+
+
+def fill(out):
+    out[0] = 3
+
+
+def fill_other(out):
+    out[0] = 4
+
+
+SIGNATURE = numba.types.void(numba.types.int64[::1])
+
+
+def test_entry_points_are_compiled_at_once(monkeypatch):
+    """LLVM begins with each before it ends with any."""
+    monkeypatch.setattr(jit_module, "cache_folder", lambda: None)
+    barrier, unlocked = threading.Barrier(2), inner._unlocked
+
+    def meet(name):
+        barrier.wait(60)
+        return unlocked(name)
+
+    monkeypatch.setattr(inner, "_unlocked", meet)
+    entries = jit_module.entry_points(Wanted(fill, SIGNATURE, "fill"), Wanted(fill_other, SIGNATURE, "fill_other"))
+    out = np.zeros(1, np.int64)
+    for entry, expected in zip(entries, (3, 4), strict=True):
+        entry(out)
+        assert out[0] == expected
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_the_first_error_is_raised_when_all_are_through(is_full, monkeypatch):
+    """In threads, or one after the other where there can be no more."""
+
+    def no_room():
+        raise RuntimeError("can't start new thread")
+
+    if is_full:
+        monkeypatch.setattr(jit_module, "check_room_for_a_thread", no_room)
+    ends = []
+
+    def fail():
+        raise SystemExit
+
+    def end():
+        ends.append(threading.current_thread() is threading.main_thread())
+
+    assert jit_module._at_once([lambda: 1, lambda: 2]) == [1, 2]
+    with pytest.raises(SystemExit):
+        jit_module._at_once([fail, end])
+    assert ends == [is_full]

@@ -83,22 +83,25 @@ class EntryLibrary(PlainLibrary):
                 # Nobody else calls it, so that what it does not use need not be passed; and nobody else may find it, as
                 # by an internal name the linker of other machine code in this process does.
                 function.linkage = "private"
-        bitcode = self._final_module.as_bitcode()
-        bitcode, self._machine_code = _optimized(self._codegen, bitcode)
-        self._final_module = llvm.parse_bitcode(bitcode)
+        self._machine_code = _machine_code(self._codegen, self._final_module)
         self._compiled_object = self._machine_code  # the engine takes it, and makes none
 
     def finalize(self) -> None:
         super().finalize()
         self._compiled_object = self._machine_code  # for the cache
 
+    def _get_module_for_linking(self) -> Any:
+        """Return the names of the functions for the cache: nobody links an entry point, and IR takes long to load."""
+        names = [f.name for f in self.get_defined_functions() if f.linkage == llvm.Linkage.external]
+        return llvm.parse_assembly("".join(f'define void @"{name}"() {{ unreachable }}\n' for name in names))
 
-def _optimized(codegen: Any, bitcode: bytes) -> tuple[bytes, bytes]:
-    """Return a module's bitcode, optimised, and its machine code; other threads may compile meanwhile.
 
-    The module has a context of its own, which LLVM asks of who works in several threads.
+def _machine_code(codegen: Any, module: Any) -> bytes:
+    """Return the machine code of a module, optimised; other threads may compile meanwhile.
+
+    LLVM works on a copy in a context of its own, as it asks of those who use it in several threads.
     """
-    module = llvm.parse_bitcode(bitcode, llvm.create_context())
+    module = llvm.parse_bitcode(module.as_bitcode(), llvm.create_context())
     options = {"opt": numba.config.OPT}
     codegen._customize_tm_options(options)
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(**options)
@@ -114,7 +117,7 @@ def _optimized(codegen: Any, bitcode: bytes) -> tuple[bytes, bytes]:
     lib = llvm.ffi.lib
     code = ctypes.string_at(lib.LLVMPY_GetBufferStart(buffer), lib.LLVMPY_GetBufferSize(buffer))
     lib.LLVMPY_DisposeMemoryBuffer(buffer)
-    return module.as_bitcode(), code
+    return code
 
 
 def _unlocked(name: str) -> Any:

@@ -427,6 +427,14 @@ class Cache(caching.FunctionCache):  # type: ignore[misc]
             return self._load_overload(sig, target_context)
 
 
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """As Numba's own, without a hash of the function and its cells, which may differ from process to process.
+
+        The folder is of one entry point of one version of all sources.
+        """
+        return sig, codegen.magic_tuple()
+
+
 _ready: set[str] = set()
 
 

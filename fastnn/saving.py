@@ -3,6 +3,7 @@
 Nothing in a file is trusted: it is compared with what a model can be before anything as large as it says is allocated.
 """
 
+import collections
 import itertools
 import json
 import math
@@ -186,6 +187,7 @@ def load(path: str | os.PathLike[str]) -> Any:
             slices = {name: file.get_slice(name) for name in names}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             _check_tensors(config["sizes"], shapes, {part.get_dtype() for part in slices.values()})
+            _check_header(path)
             tensors = {name: file.get_tensor(name) for name in shapes}
         return _model(config, tensors)
     except (from_package.SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -199,7 +201,7 @@ def _config(text: str | None) -> dict[str, Any]:
         raise ValueError(f"its metadata has no {METADATA!r}; fastnn did not save it")
     if len(text) > MOST_TEXT:
         raise ValueError(f"its metadata must be at most {MOST_TEXT} characters, got {len(text)}")
-    config = json.loads(text)
+    config = json.loads(text, object_pairs_hook=_each_once)
     if not isinstance(config, dict):
         raise ValueError(f"its metadata must be a JSON object, got {_short(config)}")
     version = config.get("format_version")
@@ -219,6 +221,20 @@ def _config(text: str | None) -> dict[str, Any]:
     if len(config["sizes"]) < 2 or not all(_is_count(size) and size > 0 for size in config["sizes"]):
         raise ValueError(f"sizes must be two positive integers or more, got {_short(config['sizes'])}")
     return config
+
+
+def _check_header(path: str) -> None:
+    """Refuse names that come twice: safetensors takes the last of them, other programs may take the first."""
+    with open(path, "rb") as file:
+        json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, times), *_ = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it has {_short(name)} {times} times; each name must come once")
+    return found
 
 
 def _check_tensors(sizes: list[int], shapes: dict[str, tuple[int, ...]], dtypes: set[str]) -> None:

@@ -485,6 +485,78 @@ def test_deep_nesting_is_refused(depth, nested, files, tmp_path):
             fastnn.load(tmp_path / "deep")
 
 
+# The header of "net" as JSON, where these are the offsets: 0.bias [0, 20], 0.weight [20, 100], 2.bias [100, 112],
+# 2.weight [112, 172]. What is wrong: (what is replaced in it, by what, bytes at the end of the file).
+LIES = {
+    "a tensor twice":
+        ('"0.bias": ', '"0.bias": {"dtype": "F32", "shape": [5], "data_offsets": [0, 20]}, "0.bias": ', 0),
+    "a name of two tensors":
+        ('"2.bias": ', '"0.bias": {"dtype": "F32", "shape": [5], "data_offsets": [100, 120]}, "2.bias": ', 8),
+    "a dtype twice": ('"dtype": "F32"', '"dtype": "F64", "dtype": "F32"', 0),
+    "all metadata twice": ('"__metadata__": ', '"__metadata__": {"fastnn": "{}"}, "__metadata__": ', 0),
+    "the configuration twice": ('"fastnn": ', '"fastnn": "{}", "fastnn": ', 0),
+    "a field of the configuration twice": (r'\"model\": ', r'\"model\": \"MLPRegressor\", \"model\": ', 0),
+    "two tensors in one place": ("[100, 112]", "[88, 100]", 0),
+    "tensors that overlap": ("[20, 100]", "[16, 96]", 0),
+    "a gap": ("[112, 172]", "[116, 176]", 4),
+    "a gap and an overlap": ("[100, 112]", "[104, 116]", 0),
+    "data of no tensor": ("{", "{", 8),
+    "an end before the begin": ("[20, 100]", "[100, 20]", 0),
+    "an end beyond the file": ("[112, 172]", "[112, 4294967296]", 0),
+    "an end beyond 63 bits": ("[112, 172]", "[112, 9223372036854775920]", 0),
+    "an end beyond 64 bits": ("[112, 172]", "[112, 18446744073709551788]", 0),
+    "2 to the 64 entries": ("[5, 4]", "[4294967296, 4294967296]", 0),
+    "too many entries in no bytes":
+        ('[3, 5], "data_offsets": [112, 172]', '[4294967296, 4294967296], "data_offsets": [112, 112]', 0),
+    "2 to the 64 bytes more": ("[5, 4]", "[4611686018427387909, 4]", 0),
+    "12 exabytes": (
+        '[3, 5], "data_offsets": [112, 172]',
+        '[1152921504606846976, 3], "data_offsets": [112, 13835058055282163824]', 0,
+    ),
+    "a negative shape": ("[5, 4]", "[-5, -4]", 0),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lying(files, tmp_path_factory):
+    """A folder of files whose headers lie, by the names of the lies."""
+    folder = tmp_path_factory.mktemp("lying")
+    header, tensors = fuzz_saved.split((files / "net.safetensors").read_bytes())
+    text = json.dumps(header)
+    for name, (old, new, n_bytes) in LIES.items():
+        assert old in text
+        (folder / name).write_bytes(fuzz_saved.joined(text.replace(old, new, 1).encode(), tensors + bytes(n_bytes)))
+    return folder
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_header_that_lies_is_refused(name, lying):
+    with pytest.raises(ValueError, match=f"{name} is not a model that can be loaded: .*(header|2 times; each name)"):
+        fastnn.load(lying / name)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of memory is Linux'")
+def test_a_header_that_lies_costs_no_memory(lying):
+    script = """if True:
+        import pathlib, resource, sys
+        import fastnn, fuzz_saved, safetensors.numpy
+        fuzz_saved.limit_memory()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for path in pathlib.Path(sys.argv[1]).iterdir():
+            try:
+                fastnn.load(path)
+            except ValueError:
+                print(path.name)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 8192  # kB
+    """
+    folder = Path(fuzz_saved.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", script, lying], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == sorted(LIES)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of memory is Linux'")
 def test_damaged_files_are_refused_or_predict(files):
     """FASTNN_FULL=1 goes through 10 000 of them; `fuzz_saved` says how they are made, and that memory is limited."""

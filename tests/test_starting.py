@@ -165,6 +165,29 @@ def test_an_empty_folder_that_can_only_be_read(small, shared):
     assert err.count("\n") <= 1
 
 
+def test_no_home_and_a_package_that_cannot_be_written(small):
+    script = """
+        import os.path
+        from pathlib import Path
+
+        mkdir, os.path.expanduser = Path.mkdir, lambda path: path
+
+        def refuse(path, *arguments, **others):
+            if "__pycache__" in path.parts:
+                raise PermissionError
+            mkdir(path, *arguments, **others)
+
+        Path.mkdir = refuse
+        import small
+        assert small.jit.cache_folder() is None
+    """
+    homeless = {**small, "NUMBA_CACHE_DIR": None, "HOME": None, "XDG_CACHE_HOME": None}
+    for _ in range(2):
+        value, is_compiled, err = answer(homeless, f"{script}\n        {ANSWER}")
+        assert (value, is_compiled) == (2.0, True)
+        assert err.count("\n") <= 1, err
+
+
 @POSIX
 def test_a_folder_within_one_that_is_somebody_elses(small, shared):
     """As HOME=/root is in a container that another user runs."""

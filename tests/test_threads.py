@@ -986,6 +986,22 @@ for key, bits in found:
     run_job(layer, script)
 
 
+@pytest.mark.parametrize("layer", LAYERS[-1:])
+def test_two_python_threads_where_there_is_no_layer_but_workqueue(layer):
+    """Which ends a process whose Python threads use it at once."""
+    script = """
+both, found = threading.Barrier(2), []
+def work():
+    both.wait()
+    found.extend(train() for _ in range(3))
+workers = [threading.Thread(target=work) for _ in range(2)]
+for worker in workers: worker.start()
+for worker in workers: worker.join()
+assert found == [serial] * 6
+"""
+    run_job(layer, script)
+
+
 @every_layer
 def test_parallel_regions_of_the_user_run_beside(layer):
     """And children of a process that has loaded the layer, and that has trained, train too."""

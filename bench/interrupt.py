@@ -67,7 +67,7 @@ def interrupt(job, n_moments, seed):
         random_state=0, tol=0, max_fun=10**9,
     )  # fmt: skip
     if not job.is_cold:
-        load(X[:100], y[:100])
+        load(X[:100], y[:100], job.solver)
     begun = []
     for name in ("_train_stochastic", "_train_lbfgs"):  # from where on there is a network
         setattr(MLPClassifier, name, noted(getattr(MLPClassifier, name), begun))
@@ -92,11 +92,11 @@ def noted(function, moments):
     return called
 
 
-def load(X, y):
-    """Have all kernels ready."""
+def load(X, y, solver):
+    """Have all kernels ready; those of L-BFGS, and of predictions after it, are in float64."""
     from fastnn import MLPClassifier
 
-    MLPClassifier((2,), max_iter=1).fit(X, y).predict(X)
+    MLPClassifier((2,), solver=solver, max_iter=1).fit(X, y).predict(X)
 
 
 def send_after(seconds):

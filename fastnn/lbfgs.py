@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastnn.kernels.listening import call_apart
 from fastnn.layout import empty
 from fastnn.model import MLP, Losses
 from fastnn.rows import Examples
@@ -19,7 +20,8 @@ def _blas() -> Any:
     """Return what sets the number of threads of the BLAS libraries in this process; to find them takes milliseconds."""
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController().select(user_api="blas")
+    # The system tells of the libraries by a callback, in which what Ctrl-C raises would be lost.
+    return call_apart(ThreadpoolController).select(user_api="blas")
 
 
 class _StoppedError(Exception):

@@ -9,10 +9,12 @@ import sys
 import textwrap
 import time
 
+import numpy as np
 import pytest
 
-from bench import dropin, noise, provenance
+from bench import dropin, interrupt, noise, provenance
 from bench.suite import BestOf
+from fastnn.kernels import epoch, forward
 
 
 def test_a_sample_is_the_best_call_of_its_burst(monkeypatch):
@@ -170,3 +172,22 @@ def test_libraries_that_do_not_do_the_same_are_told_and_end_in_an_error(monkeypa
     table = capsys.readouterr().out
     assert "| apart | not run: DifferentError: the libraries did not do the same: loss" in table
     assert re.search(r"\| alike \| \d", table)
+
+
+@pytest.mark.parametrize(("solver", "dtype"), [("adam", "float32"), ("lbfgs", "float64")])
+def test_ctrl_c_is_measured_with_the_kernels_of_the_fit_and_of_the_prediction_after_it(solver, dtype, monkeypatch):
+    used = set()
+    for engine in (epoch, forward):
+        monkeypatch.setattr(engine, "code", noted(engine, used))
+    interrupt.load(np.eye(4, dtype="float32"), np.arange(4) % 2, solver)
+    assert used == {(epoch, dtype), (forward, dtype)}
+
+
+def noted(engine, used):
+    code = engine.code
+
+    def called(dtype, *arguments):
+        used.add((engine, np.dtype(dtype).name))
+        return code(dtype, *arguments)
+
+    return called

@@ -3,6 +3,7 @@
 import _thread
 import contextlib
 import copy
+import ctypes
 import io
 import os
 import pickle
@@ -13,6 +14,7 @@ import threading
 import joblib
 import numpy as np
 import pytest
+import threadpoolctl
 from scipy import sparse
 from sklearn import config_context, datasets
 from sklearn import neural_network as sklearn_nn
@@ -47,6 +49,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_versions import HAS_CALLBACKS, KNOWS_POLARS
 
 import fastnn
+from fastnn import lbfgs
 from fastnn.model import MLP
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -449,6 +452,23 @@ def test_ctrl_c_ends_lbfgs(monkeypatch):
     same = classifier(fastnn, solver="lbfgs", max_iter=model.n_iter_).fit(X, Y)
     np.testing.assert_array_equal(model.predict_proba(X), same.predict_proba(X))
     assert model.loss_ == same.loss_
+
+
+def test_ctrl_c_while_the_blas_libraries_are_looked_for(ctrl_c_raises, monkeypatch):
+    """The system tells threadpoolctl of them in a callback, which would lose the exception."""
+    controller = threadpoolctl.ThreadpoolController
+
+    def interrupt():
+        _thread.interrupt_main()
+
+    def interrupted():
+        ctypes.CFUNCTYPE(None)(interrupt)()
+        return controller()
+
+    monkeypatch.setattr(threadpoolctl, "ThreadpoolController", interrupted)
+    lbfgs._blas.cache_clear()
+    with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
+        classifier(fastnn, solver="lbfgs").fit(X, Y)
 
 
 # -- callbacks --------------------------------------------------------------------------------------------------------

@@ -174,6 +174,7 @@ def test_libraries_that_do_not_do_the_same_are_told_and_end_in_an_error(monkeypa
     assert re.search(r"\| alike \| \d", table)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(("solver", "dtype"), [("adam", "float32"), ("lbfgs", "float64")])
 def test_ctrl_c_is_measured_with_the_kernels_of_the_fit_and_of_the_prediction_after_it(solver, dtype, monkeypatch):
     used = set()

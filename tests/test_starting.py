@@ -461,7 +461,9 @@ def test_ctrl_c_while_the_first_fit_compiles(tmp_path, ctrl_c_raises):
     assert "compiling the kernels" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     out, err = finished(process)
-    assert out.split()[1:] == ["1", "0", "300"], "only the shuffle is compiled yet; no epoch, but a model"
+    compiled, *model = out.split()[1:]
+    assert int(compiled) <= 1, "at most the shuffle is compiled yet"
+    assert model == ["0", "300"], "no epoch, but a model"
     assert not err
     assert run_script(TRAIN, "float32", **environment)[0].split()[1] == "0"
 

@@ -24,12 +24,13 @@ PACKAGE = Path(fastnn.__file__).parent
 SMALL = """
 import numpy as np
 from numba import types
-from fastnn.kernels import activations, jit
+from fastnn.kernels import jit
+from fastnn.kernels.activations import relu_forward
 
 jit.NOTE_AFTER = 1000.0  # on a slow machine too
 
 def ask(out):
-    activations.relu_forward(out)
+    relu_forward(out)
 
 def answer():
     out = np.full(1, 2.0)
@@ -312,16 +313,61 @@ def test_damaged_kernels_of_several_processes_at_once(small, tmp_path):
 
 @pytest.mark.parametrize("round_number", range(20 if FULL else 1))
 def test_cold_processes_at_once(round_number, tmp_path):
-    """Both dtypes and the shuffle are compiled once, by one process each, and all of them train alike."""
+    """Both dtypes' three entry points and the shuffle are compiled once, by one process each; all train alike."""
     dtypes = ("float32", "float64") * (8 if FULL else 2)
     processes = [started(TRAIN, dtype, NUMBA_CACHE_DIR=str(tmp_path), FASTNN_NUM_THREADS="1") for dtype in dtypes]
     results = [finished(process, 600)[0].split() for process in processes]
     assert len({(dtype, bits) for dtype, (bits, _) in zip(dtypes, results, strict=True)}) == 2
-    assert sum(int(compiled) for _, compiled in results) == 3
+    assert sum(int(compiled) for _, compiled in results) == 7
     # And what they left is right.
     for dtype, (bits, _) in list(zip(dtypes, results, strict=True))[:2]:
         out, _ = run_script(TRAIN, dtype, NUMBA_CACHE_DIR=str(tmp_path), FASTNN_NUM_THREADS="1")
         assert out.split() == [bits, "0"]
+
+
+PARTS_OF_ONE_TYPE = """
+import sys
+import numpy as np
+from numba import types
+from fastnn.kernels import jit, team
+
+@jit.jit
+def first(number, out):
+    out[0] = number
+
+@jit.jit
+def second(number, out):
+    out[1] = number
+
+@jit.jit
+def run(thread, codes, arguments):
+    for i in range(codes.size):
+        team.call_code(codes[i], i + 5, team.address_of((arguments,)))
+
+def start(codes, arguments):
+    run(0, codes, team.address_of(arguments))
+
+OUT = types.int64[::1]
+found = {}
+for name in sys.argv[1:]:
+    part = team.part_of(globals()[name], [types.int64], {"out": OUT}, name)
+    found[name] = jit.address_in_memory(jit.entry_point(part, types.void(*team.CALL), name))
+print(len(set(found.values())), *(entry.is_compiled for entry in jit.starts))
+if len(found) == 2:
+    out = np.zeros(2, np.int64)
+    signature = types.void(OUT, types.Tuple([OUT]))
+    jit.entry_point(start, signature, "start")(np.array(list(found.values())), (out,))
+    print(*out)
+"""
+
+
+def test_parts_that_different_processes_have_compiled(tmp_path):
+    """Each is itself, though each was its process's first, and Numba's counter gave both the same number."""
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for name in ("first", "second"):
+        assert run_script(PARTS_OF_ONE_TYPE, name, **environment)[0].split() == ["1", "True"]
+    out, _ = run_script(PARTS_OF_ONE_TYPE, "first", "second", **environment)
+    assert out.split() == ["2", "False", "False", "5", "6"]
 
 
 @pytest.mark.parametrize("round_number", range(20 if FULL else 2))

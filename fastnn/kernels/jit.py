@@ -463,6 +463,10 @@ def _is_kept(folder: Path) -> bool:
         return False
 
 
+# As they are at the import: what this process compiles is of these, whatever an upgrade makes of them meanwhile.
+_SOURCES = _checksum(b"".join(source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py")))).hex()
+
+
 @functools.cache
 def cache_folder() -> Path | None:
     """Return the folder of this version's machine code on this CPU, or None where no candidate is writable."""
@@ -522,17 +526,13 @@ def cache_folders() -> list[Path]:
 
 def _fingerprint() -> str:
     """Hash all that decides the machine code; Numba's own key sees one source file and no setting."""
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
     settings = (
         sorted((key, value) for key, value in os.environ.items() if key.startswith("FASTNN_SIMD")),
         [(name, getattr(numba.config, name)) for name in _settings_of_code()],
         (sys.version, numba.__version__, llvmlite.__version__, np.__version__),
         (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()),
     )
-    digest.update(repr(settings).encode())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(f"{_SOURCES} {settings!r}".encode()).hexdigest()[:16]
 
 
 def _settings_of_code() -> list[str]:

@@ -220,8 +220,12 @@ def code_of(function: Any, names: Collection[str] = ()) -> Any:
     return code
 
 
-def part_of(function: Any, frame: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
-    """Return an entry point to compile, with the types of `CALL`, which calls `function` as said in `_caller`."""
+def part_of(function: Any, frame: Sequence[Any], arguments: Mapping[str, Any], name: str) -> Any:
+    """Return an entry point to compile, with the types of `CALL`, which calls `function` as said in `_caller`.
+
+    Machine code is found by names, and Numba's counter, which tells functions of one name apart, begins anew in each
+    process: so no other part, of another process maybe, must have its `name`.
+    """
 
     @intrinsic
     def call(typingctx, number, address):
@@ -236,6 +240,7 @@ def part_of(function: Any, frame: Sequence[Any], arguments: Mapping[str, Any]) -
     def part(number, address):
         call(number, address)
 
+    part.__name__ = part.__qualname__ = name
     return part
 
 
@@ -326,7 +331,7 @@ class Engine:
         arguments = self._argument_types(numba.from_dtype(dtype))
         *names, name = self._names(dtype)
         parts = [
-            Wanted(part_of(function, frame, arguments), types.void(*CALL), part_name)
+            Wanted(part_of(function, frame, arguments, part_name), types.void(*CALL), part_name)
             for part_name, (function, frame) in zip(names, self._parts.values(), strict=True)
         ]
         addresses = [types.int64] * len(parts)

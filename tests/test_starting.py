@@ -348,15 +348,13 @@ def start(codes, arguments):
     run(0, codes, team.address_of(arguments))
 
 OUT = types.int64[::1]
-found = {}
-for name in sys.argv[1:]:
-    part = team.part_of(globals()[name], [types.int64], {"out": OUT}, name)
-    found[name] = jit.address_in_memory(jit.entry_point(part, types.void(*team.CALL), name))
-print(len(set(found.values())), *(entry.is_compiled for entry in jit.starts))
+parts = [team.part_of(globals()[name], [types.int64], {"out": OUT}, name) for name in sys.argv[1:]]
+entries = jit.entry_points(*[jit.Wanted(part, types.void(*team.CALL), name) for part, name in zip(parts, sys.argv[1:])])
+found = [jit.address_in_memory(entry) for entry in entries]
+print(len(set(found)), *(entry.is_compiled for entry in jit.starts))
 if len(found) == 2:
     out = np.zeros(2, np.int64)
-    signature = types.void(OUT, types.Tuple([OUT]))
-    jit.entry_point(start, signature, "start")(np.array(list(found.values())), (out,))
+    jit.entry_point(start, types.void(OUT, types.Tuple([OUT])), "start")(np.array(found), (out,))
     print(*out)
 """
 

@@ -147,3 +147,11 @@ def test_the_first_error_is_raised_when_all_are_through(is_full, monkeypatch):
     with pytest.raises(SystemExit):
         jit_module._at_once([fail, end])
     assert ends == [is_full]
+
+
+def test_a_handler_of_warnings_may_compile(monkeypatch, caplog):
+    """It is not called within a thread for which the one that compiles waits."""
+    seen = []
+    monkeypatch.setattr(caplog.handler, "emit", lambda record: seen.append(threading.current_thread()))
+    assert jit_module._at_once([lambda: jit_module._warn("one"), lambda: jit_module._warn("two")]) == [None, None]
+    assert seen == [threading.current_thread()] * 2

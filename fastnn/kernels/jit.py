@@ -208,12 +208,15 @@ def _at_once(calls: list[Callable[[], Any]]) -> list[Any]:
     """
     results: list[Any] = [None] * len(calls)
     errors: list[BaseException] = []
+    warnings: list[tuple[str, tuple[Any, ...]]] = []
 
     def work(i: int) -> None:
+        _thread.warnings = warnings
         try:
             results[i] = calls[i]()
         except BaseException as error:
             errors.append(error)
+        _thread.warnings = None
 
     threads = [threading.Thread(target=work, args=(i,), name="fastnn call", daemon=True) for i in range(len(calls))]
     for i, thread in enumerate(threads):
@@ -225,6 +228,8 @@ def _at_once(calls: list[Callable[[], Any]]) -> list[Any]:
     for thread in threads:
         if thread.ident is not None:
             thread.join()
+    for message, values in warnings:
+        _warn(message, *values)
     if errors:
         raise errors[0]
     return results
@@ -272,8 +277,18 @@ def _note_of_waiting(folder: Path | None) -> Iterator[None]:
         timer.cancel()
 
 
+_thread = threading.local()
+
+
 def _warn(message: str, *values: Any) -> None:
-    """Log a warning, which goes to stderr where nobody has set up a handler."""
+    """Log a warning, which goes to stderr where nobody has set up a handler.
+
+    A thread of `_at_once` leaves it to the one that waits for it, as a handler may fork, or compile: it would wait for
+    that one.
+    """
+    if getattr(_thread, "warnings", None) is not None:
+        _thread.warnings.append((message, values))
+        return
     logger = logging.getLogger("fastnn")
     logger.warning(message, *values)
     handlers = _handlers(logger)

@@ -443,7 +443,6 @@ class Cache(caching.FunctionCache):  # type: ignore[misc]
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)
 
-
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         """As Numba's own, without a hash of the function and its cells, which may differ from process to process.
 

@@ -21,7 +21,6 @@ if "TEAMS_FOR_ALL" in os.environ:
     model.FLOPS_PER_THREAD = 1e-9
 
 
-
 class Running:
     """Counts the threads that are in compiled calls at once, at the begin of each.
 

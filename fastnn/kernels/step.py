@@ -166,6 +166,7 @@ def block_of(plan, number, low, first):
     return number * plan[BLOCKS] + (first - low) // plan[BLOCK_ROWS]
 
 
+# What `rows_phase` takes of its own, between the number of the slice and the arguments of the call, and their address.
 ROWS_FRAME = types.int64, types.int64, types.float64, types.int64
 
 
@@ -244,6 +245,7 @@ def gradient_of_wide(
                             params, w_at, moments, plan[N_PARAMS])
 
 
+# As above, for `weights_phase`.
 WEIGHTS_FRAME = types.int64, types.boolean, types.boolean, types.float64, types.int64, types.int64
 
 

@@ -660,7 +660,7 @@ class MLP:
         n_threads = self._threads_for(self._in_float32(flops))
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
         is_listened_to = flops >= FLOPS_PER_CALL  # a batch takes as long as Ctrl-C may
-        code = epoch.code(self.dtype)  # compiled before CPUs are held
+        code = epoch.code(self.dtype, X.sparse)  # compiled before CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
         rule, hyper = (optimizer.code, optimizer.hyper(self.dtype)) if optimizer else (NONE, _NO_SETTINGS)
         moments = self._adopt(optimizer) if optimizer else self._nothing

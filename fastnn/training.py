@@ -17,6 +17,7 @@ from fastnn import callbacks, pieces
 from fastnn.callbacks import Fit
 from fastnn.checkpoint import check_draws
 from fastnn.divergence import Rewind
+from fastnn.kernels import epoch
 from fastnn.kernels.optimizers import SGD, Adam, finite_number
 from fastnn.model import MLP, Epochs, rows_of_next_call
 from fastnn.orders import Orders, Place
@@ -230,6 +231,7 @@ class Training:
             self.orders.current = pieces.indices(n_rows) if rows is None and self.orders.is_shuffled else rows
         most, rewind = self.net.epochs_per_call(examples, n_rows, self.batch_size), Rewind(self, n_rows, max_epochs)
         try:
+            epoch.code(self.net.dtype, examples.rows.sparse)  # and at the same time what shuffles rows
             while self.n_epochs < max_epochs and not self.is_over:
                 rewind.note()
                 if self.fit is None:

@@ -92,4 +92,4 @@ def shared_parameters(model):
 def watch_calls(monkeypatch, entry, watch):
     """Have the compiled calls of an entry point, such as `epoch`, made by watch(code, crew, arguments)."""
     code = entry.code
-    monkeypatch.setattr(entry, "code", lambda dtype: functools.partial(watch, code(dtype)))
+    monkeypatch.setattr(entry, "code", lambda *kind: functools.partial(watch, code(*kind)))

@@ -1,5 +1,6 @@
 """Loops and elements of arrays become the IR that Python's meaning of them asks for."""
 
+import itertools
 import threading
 
 import numba
@@ -47,6 +48,27 @@ def calculate(out, a, b):
 
 
 calculated = numba.njit(lambda *arguments: calculate(*arguments))
+
+
+@jit_apart
+def order(out, a, b):
+    """The smaller and the larger of two integers, and one value after another in one variable."""
+    out[0], out[1], out[2], out[3] = min(a, b), max(a, b), min(3, a), max(a, 3)
+    last = a
+    if a < b:
+        last = b
+        b = a
+    out[4], out[5] = last, b
+
+
+ordered = numba.njit(lambda *arguments: order(*arguments))
+
+
+@pytest.mark.parametrize("a, b", [(7, -2), (-3, -3), (2, 5)])
+def test_extremes_and_variables_with_several_values(a, b):
+    out = np.zeros(6, np.int64)
+    ordered(out, a, b)
+    assert out.tolist() == [min(a, b), max(a, b), min(3, a), max(a, 3), max(a, b), min(a, b)]
 
 
 PAIRS = [(7, -2), (-3, -3), (2, 5)]
@@ -124,6 +146,30 @@ def test_entry_points_are_compiled_at_once(monkeypatch):
     for entry, expected in zip(entries, (3, 4), strict=True):
         entry(out)
         assert out[0] == expected
+
+
+def test_entry_points_begin_in_turn(monkeypatch):
+    """One does when the one before has come to LLVM."""
+    moments, unlocked, make = [], inner._unlocked, jit_module._make
+
+    def note(name):
+        moments.append("llvm")
+        return unlocked(name)
+
+    def begin(wanted):
+        moments.append(wanted.name)
+        return make(wanted)
+
+    monkeypatch.setattr(jit_module, "cache_folder", lambda: None)
+    monkeypatch.setattr(inner, "_unlocked", note)
+    monkeypatch.setattr(jit_module, "_make", begin)
+    wanted = [Wanted(fill, SIGNATURE, name) for name in ("first", "second", "third")]
+    jit_module.entry_points(*wanted)
+    names = [moment for moment in moments if moment != "llvm"]
+    assert names == ["first", "second", "third"]
+    assert all("llvm" in moments[moments.index(a) : moments.index(b)] for a, b in itertools.pairwise(names))
+    del moments[:]
+    assert jit_module.entry_points(*wanted) == [one.made for one in wanted] and not moments
 
 
 @pytest.mark.parametrize("is_full", [False, True])

@@ -33,6 +33,15 @@ def step(code, hyper, number, w, g, m, v, constants):
     optimizers.optimizer_update(code, w, g, m, v, constants)
 
 
+powered = numba.njit(lambda base, n: optimizers.power(base, n))
+
+
+@pytest.mark.parametrize("base", [0.0, 0.5, 0.9, 0.999, 1.0 - 2.0**-20])
+def test_powers(base):
+    for n in (0, 1, 2, 3, 7, 64, 1000, 65537, 10**7):
+        np.testing.assert_allclose(powered(base, n), base**n, rtol=3 * n * np.finfo(float).eps + 1e-15)
+
+
 def test_the_reference_knows_every_optimizer():
     assert {cls.__name__ for cls in CLASSES} == set(reference.STEPS) == set(SETTINGS)
 

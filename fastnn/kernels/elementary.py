@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import overload
 
 from fastnn.kernels.jit import INTERNAL, jit
-from fastnn.kernels.simd import fma
+from fastnn.kernels.simd import fma, same_bits
 
 
 def _per_dtype(function32: Any, function64: Any) -> Any:
@@ -61,7 +61,7 @@ def _reduce32(x: Any) -> Any:
     shifted = fma(x, np.float32(1.44269504088896340736), shift)
     n = shifted - shift
     r = fma(n, np.float32(-1.42860682031e-6), fma(n, np.float32(-0.693145751953125), x))
-    return r, np.int32(np.float32(shifted).view(np.int32) - np.int32(0x4B400000))
+    return r, np.int32(same_bits(shifted, np.int32) - np.int32(0x4B400000))
 
 
 def _reduce64(x: Any) -> Any:
@@ -70,15 +70,15 @@ def _reduce64(x: Any) -> Any:
     shifted = fma(x, 1.44269504088896340736, shift)
     n = shifted - shift
     r = fma(n, -2.8235290563031577123e-13, fma(n, -0.693147180559663, x))
-    return r, np.float64(shifted).view(np.int64) - np.int64(0x4338000000000000)
+    return r, same_bits(shifted, np.int64) - np.int64(0x4338000000000000)
 
 
 def _power_of_two32(n: Any) -> Any:
-    return np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
+    return same_bits(np.int32((n + np.int32(127)) << np.int32(23)), np.float32)
 
 
 def _power_of_two64(n: Any) -> Any:
-    return np.int64((n + np.int64(1023)) << np.int64(52)).view(np.float64)
+    return same_bits((n + np.int64(1023)) << np.int64(52), np.float64)
 
 
 def _exp_range32(x: Any) -> Any:
@@ -97,9 +97,9 @@ def _log_parts32(x: Any) -> Any:
     """Return n and f with x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); subnormals are scaled up first."""
     small = x < np.float32(1.17549435e-38)
     scaled = x * np.float32(33554432.0) if small else x
-    bits = np.float32(scaled).view(np.int32)
+    bits = same_bits(scaled, np.int32)
     n = np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23)
-    f = np.int32(bits - (n << np.int32(23))).view(np.float32) - np.float32(1.0)
+    f = same_bits(np.int32(bits - (n << np.int32(23))), np.float32) - np.float32(1.0)
     return np.float32(n) - (np.float32(25.0) if small else np.float32(0.0)), f
 
 
@@ -107,9 +107,9 @@ def _log_parts64(x: Any) -> Any:
     """Return n and f with x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); subnormals are scaled up first."""
     small = x < 2.2250738585072014e-308
     scaled = x * 18014398509481984.0 if small else x
-    bits = np.float64(scaled).view(np.int64)
+    bits = same_bits(scaled, np.int64)
     n = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
-    f = np.int64(bits - (n << np.int64(52))).view(np.float64) - 1.0
+    f = same_bits(bits - (n << np.int64(52)), np.float64) - 1.0
     return np.float64(n) - (54.0 if small else 0.0), f
 
 

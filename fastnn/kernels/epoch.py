@@ -8,9 +8,29 @@ from numba import types
 from fastnn.kernels.jit import jit
 from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
+from fastnn.kernels.shuffle import EXCHANGE
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
-from fastnn.kernels.step import ROWS_FRAME, WEIGHTS_FRAME, row_of, rows_phase, weights_phase
+from fastnn.kernels.sparse import (
+    FORWARD_FRAME,
+    GRADIENT_FRAME,
+    SORT_FRAME,
+    sort_entries,
+    sparse_forward,
+    sparse_gradient,
+)
+from fastnn.kernels.step import (
+    BLOCK_FRAME,
+    UPDATE,
+    WEIGHTS_FRAME,
+    backward_block,
+    forward_block,
+    loss_block,
+    row_of,
+    rows_phase,
+    weights_phase,
+)
 from fastnn.kernels.team import (
+    WORKER,
     Engine,
     address_of,
     call_code,
@@ -49,12 +69,12 @@ def weight_of_rows(sample_weight, order, position, n_rows):
 
 @jit
 def run(
-    thread, rows_code, weights_code, arguments, n_slices, start, stop, n_epochs, distance, batch_size, optimizer, steps,
-    alpha, hyper, plan, sample_weight, order, params, row_loss, squares, constants, result, state,
+    thread, arguments, codes, n_slices, start, stop, n_epochs, distance, batch_size, optimizer, steps, alpha, hyper,
+    plan, layers_of, indptr, sample_weight, order, params, scratch, row_loss, squares, constants, result, state,
 ):  # fmt: skip
     """One thread's way through rows [start, stop) of each epoch, in phases that the team of `state` goes through.
 
-    The code of the phases, and the arguments that they share, lie at addresses. The rows are those of X or, where
+    For the phases see `step.py`. The rows are those of X or, where
     `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`; those of an epoch begin in `order` at
     `distance` from those of the one before. Adds data loss and penalty, weighted by rows, to the epoch's two places in
     `result`, and leaves the number of epochs behind them, which a loss that is not finite ends, and that of the last
@@ -73,7 +93,8 @@ def run(
                 phase, last = phase + 1, False
                 s = next_slice(state, thread, n_slices, phase)
                 while s >= 0:
-                    call_code(rows_code, s, address_of((n, position, scale, arguments)))
+                    rows_phase(s, n, position, scale, arguments, codes, n_slices, plan, layers_of, indptr, scratch,
+                               state)
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
                 if last:
@@ -87,7 +108,7 @@ def run(
                 left = n_batch - done - n
                 s = next_slice(state, thread, n_slices, phase)
                 while s >= 0:
-                    call_code(weights_code, s, address_of((n, done > 0, left == 0, decay, steps, arguments)))
+                    call_code(codes[UPDATE], s, address_of((n, done > 0, left == 0, decay, steps, arguments)))
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
                 if last:
@@ -105,11 +126,11 @@ def run(
 
 
 def argument_types(real: Any) -> dict[str, Any]:
-    """Return the types of what a call takes, by name, for a network of numbers of type `real`."""
+    """Return the types of the arguments, by name, for a network of numbers of type `real`."""
     vector, whole, wide = (types.Array(kind, 1, "C") for kind in (real, types.int64, types.float64))
     table, tables = types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C")
     return {
-        **dict.fromkeys(
+        "codes": whole, **dict.fromkeys(
             ("n_slices", "start", "stop", "n_epochs", "distance", "batch_size", "optimizer", "steps"), types.int64
         ),
         **dict.fromkeys(("alpha", "most_loss"), types.float64), "hyper": wide,
@@ -125,15 +146,24 @@ def argument_types(real: Any) -> dict[str, Any]:
 _code = code_of(run, argument_types(types.float64))
 
 
-def start(rows_code, weights_code, crew, arguments):
+def start(codes, crew, arguments):
     """Call `run` in this thread and in those of the crew."""
-    shared = address_of(arguments)
-    frame = rows_code, weights_code, shared, shared
-    call_team(crew, _code(frame, arguments), address_of(frame))
+    whole = (codes,) + arguments
+    frame = (address_of(whole),)
+    call_team(crew, _code(frame, whole), address_of(frame))
 
 
 _engine = Engine(
     start, argument_types,
-    parts={"rows": (rows_phase, ROWS_FRAME), "weights": (weights_phase, WEIGHTS_FRAME)},
+    # In the order of `codes`, and first what takes longest to compile.
+    parts={
+        "loss": (loss_block, BLOCK_FRAME), "update": (weights_phase, WEIGHTS_FRAME),
+        "backward": (backward_block, BLOCK_FRAME), "forward": (forward_block, BLOCK_FRAME),
+    },
+    sparse_parts={
+        "sort": (sort_entries, SORT_FRAME), "sparse-forward": (sparse_forward, FORWARD_FRAME),
+        "sparse-gradient": (sparse_gradient, GRADIENT_FRAME),
+    },
+    also=(EXCHANGE, WORKER),
 )  # fmt: skip
 code, is_compiled = _engine.code, _engine.is_compiled

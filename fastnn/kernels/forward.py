@@ -253,5 +253,5 @@ def start(crew, arguments):
         take_gil(interpreter)
 
 
-_engine = Engine(start, argument_types, "-forward", nogil=False)
+_engine = Engine(start, argument_types, "-prediction", nogil=False)
 code, is_compiled = _engine.code, _engine.is_compiled

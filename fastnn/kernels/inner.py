@@ -9,27 +9,28 @@ prepare another.
 
 import contextlib
 import ctypes
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+from numba.core import types
 from numba.core.codegen import JITCodeLibrary, create_pass_builder
-from numba.core.compiler import Compiler, CompilerBase
+from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.interpreter import Interpreter
-from numba.core.typed_passes import NativeLowering, NoPythonBackend, NopythonTypeInference, PreLowerStripPhis
+from numba.core.typed_passes import NativeLowering, NoPythonBackend, NopythonTypeInference
 from numba.core.untyped_passes import (
     DeadBranchPrune,
     FixupArgs,
     IRProcessing,
-    ReconstructSSA,
     RewriteSemanticConstants,
     TranslateByteCode,
 )
 
-from fastnn.kernels.lowering import InnerLower
+from fastnn.kernels.lowering import InnerLower, is_extreme_of_integers
 
 
 class PlainLibrary(JITCodeLibrary):  # type: ignore[misc]
@@ -130,22 +131,20 @@ def _unlocked(name: str) -> Any:
     return getattr(llvm.ffi.lib, name)._cfn
 
 
+on_unlocking = threading.local()  # .call() in a thread, if any, when others may compile
+
+
 @contextlib.contextmanager
 def _compiler_unlocked() -> Iterator[None]:
     """Let other threads compile, however often this one has taken Numba's lock."""
     lock = global_compiler_lock._lock
     held = lock._release_save()
+    if getattr(on_unlocking, "call", None):
+        on_unlocking.call()
     try:
         yield
     finally:
         lock._acquire_restore(held)
-
-
-class Entry(Compiler):  # type: ignore[misc]
-    def define_pipelines(self) -> Any:
-        self.state.library = EntryLibrary(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
-        self.state.library.enable_object_caching()
-        return super().define_pipelines()
 
 
 class PlainInterpreter(Interpreter):  # type: ignore[misc]
@@ -165,9 +164,14 @@ class Translation(TranslateByteCode):  # type: ignore[misc]
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class Lowering(NativeLowering):  # type: ignore[misc]
-    _name = "fastnn_inner_lowering"
+class EntryLowering(NativeLowering):  # type: ignore[misc]
+    _name = "fastnn_entry_lowering"
     lowering_class = InnerLower
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class Lowering(EntryLowering):
+    _name = "fastnn_inner_lowering"
 
     def run_pass(self, state: Any) -> bool:
         state.library = Library(state.targetctx.codegen(), state.func_id.func_qualname)
@@ -190,6 +194,8 @@ class Remembering:
         return getattr(self._context, name)
 
     def resolve_function_type(self, function: Any, args: Any, kws: Any) -> Any:
+        if is_extreme_of_integers(function, args):  # for which Numba compiles a function
+            return types.int64(types.int64, types.int64)
         if kws:
             return self._context.resolve_function_type(function, args, kws)
         key = function, args
@@ -220,13 +226,32 @@ class TypeInference(NopythonTypeInference):  # type: ignore[misc]
             state.typingctx = context
 
 
+class Passes(PassManager):  # type: ignore[misc]
+    """Runs its passes, and no checks of the compiler between them."""
+
+    def _runPass(self, index: int, kind: Any, state: Any) -> None:
+        kind.analysis = self._analysis
+        kind.run_pass(state)
+
+
+def _pipelines(name: str, lowering: type[NativeLowering]) -> list[Any]:
+    passes = Passes(name)
+    for kind in (
+        Translation, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, TypeInference, lowering,
+        NoPythonBackend,
+    ):  # fmt: skip
+        passes.add_pass(kind, kind.__name__)
+    passes.finalize()
+    return [passes]
+
+
 class Inner(CompilerBase):  # type: ignore[misc]
     def define_pipelines(self) -> list[Any]:
-        manager = PassManager("fastnn inner function")
-        for kind in (
-            Translation, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, ReconstructSSA,
-            TypeInference, PreLowerStripPhis, Lowering, NoPythonBackend,
-        ):  # fmt: skip
-            manager.add_pass(kind, kind.__name__)
-        manager.finalize()
-        return [manager]
+        return _pipelines("fastnn inner function", Lowering)
+
+
+class Entry(CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[Any]:
+        self.state.library = EntryLibrary(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        self.state.library.enable_object_caching()
+        return _pipelines("fastnn entry point", EntryLowering)

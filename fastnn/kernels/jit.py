@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +29,7 @@ import numpy as np
 from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
 
-from fastnn.kernels.inner import Entry, Inner
+from fastnn.kernels.inner import Entry, Inner, on_unlocking
 from fastnn.kernels.listening import call_apart
 from fastnn.kernels.room import TO_COMPILE, TO_LOAD, check_room_for_a_thread, has_room
 
@@ -160,23 +160,25 @@ class Wanted:
     signature: Any
     name: str
     nogil: bool = True
+    made: Any = None  # the compiled function, once it is there
 
 
 def entry_points(*wanted: Wanted) -> list[Any]:
     """Compile each function for its signature, or load it from the cache.
 
     Those that are to be compiled take turns in a thread each: LLVM works for one while Python prepares the next, best
-    after what takes longest. Each has a folder of its own: Numba's cache can cross two signatures of one function when
-    two processes compile them at the same time.
+    those first for which LLVM takes longest. Each has a folder of its own: Numba's cache can cross two signatures of
+    one function when two processes compile them at the same time.
     """
     check_compiler()  # it may have been set since
-    with _compiling:
-        if len(wanted) < 2 or all(is_ready(one.name) for one in wanted):
-            found = [_entry_point(one) for one in wanted]
+    with _compiling, _without_collections():
+        missing = [one for one in wanted if one.made is None]
+        calls = [functools.partial(_make, one) for one in missing]
+        if len(missing) < 2 or all(is_ready(one.name) for one in missing):
+            starts.extend(call() for call in calls)
         else:
-            found = _at_once([functools.partial(_entry_point, one) for one in wanted])
-        starts.extend(start for _, start in found)
-        return [dispatcher for dispatcher, _ in found]
+            starts.extend(_at_once(calls))
+        return [one.made for one in wanted]
 
 
 def entry_point(function: Callable[..., Any], signature: Any, name: str, nogil: bool = True) -> Any:
@@ -185,7 +187,7 @@ def entry_point(function: Callable[..., Any], signature: Any, name: str, nogil: 
     return dispatcher
 
 
-def _entry_point(wanted: Wanted) -> tuple[Any, Start]:
+def _make(wanted: Wanted) -> Start:
     begin, name = time.perf_counter(), wanted.name
     base = _folder_with(name) or cache_folder()
     dispatcher = numba.njit(pipeline_class=Entry, **{**FLAGS, "nogil": wanted.nogil})(wanted.function)
@@ -193,31 +195,34 @@ def _entry_point(wanted: Wanted) -> tuple[Any, Start]:
     if folder is not None:
         _note_use(folder.parent)
         dispatcher._cache = Cache(wanted.function, folder)
-    with _note_of_waiting(folder), _alone(folder), _without_collections():
+    with _note_of_waiting(folder), _alone(folder):
         _compile(dispatcher, wanted.signature, folder)
     dispatcher.disable_compile()
     found = sum(dispatcher.stats.cache_hits.values())
     _ready.add(name)
-    return dispatcher, Start(name, not found, folder, time.perf_counter() - begin)
+    wanted.made = dispatcher
+    return Start(name, not found, folder, time.perf_counter() - begin)
 
 
-def _at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+def _at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Return what calls return, each made to its end in a thread of its own, if there can be so many.
 
-    The first error is raised.
+    One begins when the one before has come to LLVM, or to its end. The first error is raised.
     """
     results: list[Any] = [None] * len(calls)
     errors: list[BaseException] = []
     warnings: list[tuple[str, tuple[Any, ...]]] = []
 
     def work(i: int) -> None:
-        _thread.warnings = warnings
+        _thread.warnings, on_unlocking.call = warnings, turns[i].set
         try:
             results[i] = calls[i]()
         except BaseException as error:
             errors.append(error)
-        _thread.warnings = None
+        _thread.warnings = on_unlocking.call = None
+        turns[i].set()
 
+    turns = [threading.Event() for _ in calls]
     threads = [threading.Thread(target=work, args=(i,), name="fastnn call", daemon=True) for i in range(len(calls))]
     for i, thread in enumerate(threads):
         try:
@@ -225,6 +230,7 @@ def _at_once(calls: list[Callable[[], Any]]) -> list[Any]:
             thread.start()
         except RuntimeError:  # there can be no more threads
             work(i)
+        turns[i].wait()
     for thread in threads:
         if thread.ident is not None:
             thread.join()

@@ -22,7 +22,14 @@ SIZES = {"size": "nitems", "shape": "shape"}  # attributes of arrays, and the me
 COMPARISONS = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">=", operator.eq: "=="}
 INTEGER = {operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.and_: "and_", operator.or_: "or_"}
 REAL = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul"}
+EXTREMES = {min: "<", max: ">"}  # the comparison after which the first of two numbers is taken
 RANGES = {types.range_state64_type, types.range_iter64_type}
+
+
+def is_extreme_of_integers(function: Any, args: Any) -> bool:
+    """Whether a call is `min` or `max` of two integers."""
+    is_extreme = isinstance(function, types.Function) and function.typing_key in EXTREMES
+    return is_extreme and [types.unliteral(kind) for kind in args] == [types.int64] * 2  # type: ignore[attr-defined]
 
 
 class Builder(ir.IRBuilder):  # type: ignore[misc]
@@ -147,6 +154,10 @@ class InnerLower(Lower):  # type: ignore[misc]
     # -- ranges -------------------------------------------------------------------------------------------------------
 
     def _lower_call_normal(self, fnty: Any, expr: Any, signature: Any) -> Any:
+        if is_extreme_of_integers(fnty, signature.args):
+            first, second = (self._cast_var(argument, types.int64) for argument in expr.args)
+            is_first = self.builder.icmp_signed(EXTREMES[fnty.typing_key], first, second)
+            return self.builder.select(is_first, first, second)
         if signature.return_type != types.range_state64_type or set(signature.args) != {types.int64}:
             return super()._lower_call_normal(fnty, expr, signature)
         given = [self._cast_var(argument, types.int64) for argument in expr.args]

@@ -166,13 +166,25 @@ def sgd_update(w, g, m, constants):
 
 
 @jit
+def power(base, n):
+    """base**n for n >= 0, by squaring: the same bits on every system."""
+    result = 1.0
+    while n > 0:
+        if n & 1:
+            result *= base
+        base *= base
+        n >>= 1
+    return result
+
+
+@jit
 def adam_constants(hyper, step, constants):
     lr, beta_1, beta_2 = hyper[0], hyper[1], hyper[2]
     constants[0] = beta_1
     constants[1] = 1.0 - beta_1
     constants[2] = beta_2
     constants[3] = 1.0 - beta_2
-    constants[4] = lr * np.sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
+    constants[4] = lr * np.sqrt(1.0 - power(beta_2, step)) / (1.0 - power(beta_1, step))
     constants[5] = hyper[3]
 
 

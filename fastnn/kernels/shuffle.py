@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from fastnn.kernels.jit import entry_point, once
+from fastnn.kernels.jit import Wanted, entry_points, once
 from fastnn.kernels.system import draw_bits
 
 ROWS_AT_ONCE = 1_000_000  # some hundredths of a second
@@ -58,10 +58,14 @@ def exchange(order, last, stop, draw, state):
             place -= 1 if drawn <= place else 0
 
 
+EXCHANGE = Wanted(
+    exchange, types.void(types.Array(types.int64, 1, "C"), *[types.int64] * 4), "exchange", nogil=False
+)  # fmt: skip
+
+
 @once
 def exchanger() -> Any:
     """Return the compiled `exchange`."""
-    signature = types.void(types.Array(types.int64, 1, "C"), *[types.int64] * 4)
-    code = entry_point(exchange, signature, "exchange", nogil=False)
+    (code,) = entry_points(EXCHANGE)
     code(np.empty(0, np.int64), 0, 0, 0, 0)  # Numba finds out about new types in Python; from now on all is C
     return code

@@ -694,6 +694,17 @@ def fma(typingctx, x, y, z):
 
 
 @intrinsic
+def same_bits(typingctx, x, dtype):
+    """Return the number of type `dtype` that has the bits of x."""
+    kind = dtype.dtype
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], context.get_value_type(kind))
+
+    return kind(x, dtype), codegen
+
+
+@intrinsic
 def sum_of_squares(typingctx, array):
     """Sum of squares of a whole number of vectors, in four sums of vectors that take turns."""
     signature = array.dtype(array)

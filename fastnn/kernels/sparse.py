@@ -3,10 +3,12 @@
 These are a CSR matrix's `data`, `indices` and `indptr`, entries in any order, repeated or not. Forward adds up, for
 each row, the rows of W that its entries name. For the gradient each slice of the rows sorts its entries into *buckets*,
 one for each panel of input units. A tile then meets its own entries alone, slice by slice, which is by row however many
-slices there are. Row r is first_row + index[index_at + r] of the matrix.
+slices there are. Each function is a part of a step, and compiled when sparse rows are first trained on.
 """
 
-from fastnn.kernels.jit import jit_apart
+from numba import types
+
+from fastnn.kernels.jit import jit
 from fastnn.kernels.plan import (
     BUCKETS,
     CAPACITY,
@@ -15,22 +17,29 @@ from fastnn.kernels.plan import (
     N_IN,
     N_OUT,
     OUTPUT_UNITS,
+    SCRATCH,
+    TILE,
     TILE_IN,
     TILE_IN_WIDTH,
     TILE_OUT,
     TILE_OUT_WIDTH,
     WEIGHTS,
 )
-from fastnn.kernels.products import fill, panel_number, panel_width
+from fastnn.kernels.products import fill, panel_number, panel_width, round_up
 from fastnn.kernels.simd import UNIT_BITS, lanes_of, sparse_row, sparse_tile, transpose_block, view
+from fastnn.kernels.step import leading_dimension, place_of_gradient, place_of_tile, places_of
+
+FORWARD_FRAME = types.int64, types.int64, types.int64, types.int64
 
 
-@jit_apart
+@jit
 def sparse_forward(
-    layer, scratch, tile_at, params, data, indices, indptr, first_row, index, index_at, n_rows, ld, width
+    number, block, position, n_rows, plan, layers_of, data, indices, indptr, order, params, scratch, identity
 ):
-    """Z = W . x + b, by unit; 0 in rows of padding."""
-    lanes = lanes_of(scratch)
+    """Z = W . x + b, by unit, as part of `forward_block`; 0 in rows of padding."""
+    first_row, index, index_at = places_of(order, identity, position)
+    layer, tile_at, lanes = layers_of[block, 0], number * plan[SCRATCH] + plan[TILE], lanes_of(scratch)
+    width, ld = round_up(n_rows, lanes), leading_dimension(n_rows, scratch)
     n_in, n_out = layer[N_IN], layer[N_OUT]
     for r in range(0, width, lanes):
         n = min(lanes, n_rows - r)
@@ -48,19 +57,24 @@ def sparse_forward(
             unit += panel
 
 
-@jit_apart
-def fill_buckets(
-    plan, slice_number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high, n_in
+SORT_FRAME = types.int64, types.int64, types.int64, types.int64
+
+
+@jit
+def sort_entries(
+    number, position, low, high, plan, layers_of, data, indices, indptr, order, buckets, values, identity
 ):
     """Sort the entries of rows [low, high) of the round into this slice's buckets, those of one bucket by row.
 
     The bias is the entry 1 of unit n_in in every row. Bucket b begins at starts[b] and ends at starts[b + 1].
     """
-    lanes, n_buckets = lanes_of(data), panel_number(n_in, n_in + 1, lanes_of(data)) + 1
-    starts = view(buckets, slice_number * plan[BUCKETS], n_buckets + 2)
+    first_row, index, index_at = places_of(order, identity, position)
+    n_in, lanes = layers_of[0, 0, N_IN], lanes_of(data)
+    n_buckets = panel_number(n_in, n_in + 1, lanes) + 1
+    starts = view(buckets, number * plan[BUCKETS], n_buckets + 2)
     places = view(buckets, plan[ENTRIES], values.size)
     # Counts lie two places on: added up, they are where buckets begin, and while these fill up, where they will end.
-    fill(buckets, slice_number * plan[BUCKETS], n_buckets + 2, 0)
+    fill(buckets, number * plan[BUCKETS], n_buckets + 2, 0)
     for r in range(low):
         row = first_row + index[index_at + r]
         starts[0] += indptr[row + 1] - indptr[row] + 1
@@ -85,9 +99,16 @@ def fill_buckets(
         values[at] = data.dtype.type(1.0)
 
 
-@jit_apart
-def sparse_gradient(plan, n_slices, layer, tile, buckets, values, rows, g, g_at, accumulate):
+GRADIENT_FRAME = types.int64, types.boolean, types.int64
+
+
+@jit
+def sparse_gradient(
+    slice_number, number, accumulate, n_slices, plan, layers_of, tiles, gradients, rows, scratch, buckets, values
+):
     """Tile C (+)= X . dZ over the rows held, from the buckets of each slice."""
+    tile, layer = tiles[number], layers_of[0, 0]
+    g, g_at = place_of_gradient(plan, slice_number, place_of_tile(layer, tile), gradients, scratch)
     n_units, unit, width_out = layer[N_IN] + 1, tile[TILE_IN], tile[TILE_OUT_WIDTH]
     if not accumulate:
         fill(g, g_at, min(tile[TILE_IN_WIDTH], n_units - unit) * width_out, g.dtype.type(0.0))

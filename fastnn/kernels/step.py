@@ -5,7 +5,10 @@ backward. *Weights*: each slice is a share of the tiles of the weight matrices: 
 fixed order, penalty, update. No sum is split between slices, so the result does not depend on their number. A slice has
 its own scratch, whichever thread takes it. In a *narrow* network, whose weights stay in the nearest caches, blocks
 compute their own gradients by dot products over rows, which saves every transpose, and the weights phase adds the
-blocks up in their order. *Sparse* rows differ in the first layer alone, and are never narrow.
+blocks up in their order. *Sparse* rows differ in the first layer alone, see `sparse.py`, and are never narrow.
+
+What takes long to compile is a *part* of its own, called at an address in `codes` with the address of a *frame*: what
+it takes of its own, and the address of the arguments of the whole call, of which it takes some by their names.
 """
 
 from numba import types
@@ -52,8 +55,7 @@ from fastnn.kernels.products import (
     weight_gradient,
 )
 from fastnn.kernels.simd import LINE, elements_of, fma, lanes_of, sum_of_squares, view
-from fastnn.kernels.sparse import fill_buckets, sparse_forward, sparse_gradient
-from fastnn.kernels.team import is_stopped
+from fastnn.kernels.team import address_of, call_code, is_stopped
 
 
 @jit
@@ -99,10 +101,45 @@ def gather_targets(
 
 
 @jit
+def slice_of(number, n_slices, n, granule):
+    """First and last row of a slice, at whole granules."""
+    pieces = (n + granule - 1) // granule
+    return min(n, pieces * number // n_slices * granule), min(n, pieces * (number + 1) // n_slices * granule)
+
+
+@jit
+def granule_of(plan, array):
+    """Rows that no two slices share: a block whose gradient is one sum, else what fills cache lines of each unit."""
+    return plan[BLOCK_ROWS] if plan[NARROW] else line_of(array)
+
+
+@jit
+def block_of(plan, number, low, first):
+    """Number of the block at row `first` of the slice `number`, which begins at `low`."""
+    return number * plan[BLOCKS] + (first - low) // plan[BLOCK_ROWS]
+
+
+@jit
+def places_of(order, identity, position):
+    """Where the rows at `position` and after lie: row r is first_row + index[index_at + r]."""
+    return (0, order, position) if order.size > 0 else (position, identity, 0)
+
+
+# The parts, by their places in `codes`; those of sparse rows are there for these alone.
+LOSS, UPDATE, BACKWARD, FORWARD, SORT, SPARSE_FORWARD, SPARSE_GRADIENT = range(7)
+# Frame of the parts that carry a block: its number, the position of its rows in the order, the first of them in the
+# round, how many they are, and what losses and deltas carry.
+BLOCK_FRAME = types.int64, types.int64, types.int64, types.int64, types.float64, types.int64
+
+
+@jit
 def forward_block(
-    plan, layers, scratch, base, params, X, data, indices, indptr, first_row, index, index_at, n_rows, width, ld, state
-):
-    """Carry a block of rows of X to the last pre-activations, by unit."""
+    number, block, position, first, n_rows, scale, arguments, codes, plan, layers_of, X, indptr, order, params, scratch,
+    identity, state,
+):  # fmt: skip
+    """Carry a block to the last pre-activations, by unit."""
+    first_row, index, index_at = places_of(order, identity, position)
+    layers, width, ld = layers_of[block], round_up(n_rows, lanes_of(scratch)), leading_dimension(n_rows, scratch)
     n_in, inputs = layers[0, N_IN], layers[0, INPUT_UNITS]
     if indptr.size == 0:
         rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width)
@@ -112,8 +149,7 @@ def forward_block(
             break
         layer = layers[l]
         if l == 0 and indptr.size > 0:
-            sparse_forward(layer, scratch, base + plan[TILE], params, data, indices, indptr, first_row, index, index_at,
-                           n_rows, ld, width)
+            call_code(codes[SPARSE_FORWARD], number, address_of((block, position, n_rows, arguments)))
         else:
             layer_forward(layer, scratch, params, ld, width)
         if l + 1 < layers.shape[0]:
@@ -123,8 +159,32 @@ def forward_block(
 
 
 @jit
-def backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld, state):
+def loss_block(
+    number, block, position, first, n_rows, scale, plan, layers_of, labels, targets, sample_weight, most_loss, order,
+    scratch, row_loss, identity,
+):  # fmt: skip
+    """Losses of a block, and its deltas in the place of the last pre-activations; see `loss_backward`."""
+    first_row, index, index_at = places_of(order, identity, position)
+    layer, base, T = layers_of[block, layers_of.shape[1] - 1], number * plan[SCRATCH], scratch.dtype.type
+    n_out, width, ld = layer[N_OUT], round_up(n_rows, lanes_of(scratch)), leading_dimension(n_rows, scratch)
+    gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, T(scale),
+                   first_row, index, index_at, n_rows, n_out, width)
+    loss = view(scratch, base + plan[WORK], ld)
+    loss_backward(plan[OUTPUT], view(scratch, layer[OUTPUT_UNITS], n_out * ld),
+                  view(scratch, base + plan[TARGET], n_out * ld), view(scratch, base + plan[WEIGHT], ld), loss,
+                  view(scratch, base + plan[WORK] + ld, 3 * ld), T(most_loss))
+    losses = view(row_loss, first, n_rows)
+    for r in range(n_rows):
+        losses[r] = loss[r]
+
+
+@jit
+def backward_block(
+    number, block, position, first, n_rows, scale, plan, layers_of, params, rows, scratch, partial, state
+):
     """Carry the deltas of a block from the last layer to the first, leaving each where the gradient wants it."""
+    layers, base = layers_of[block], number * plan[SCRATCH]
+    width, ld = round_up(n_rows, lanes_of(scratch)), leading_dimension(n_rows, scratch)
     lanes = lanes_of(scratch)
     n_layers = layers.shape[0]
     dz = layers[n_layers - 1, OUTPUT_UNITS]
@@ -148,68 +208,22 @@ def backward_block(plan, layers, scratch, rows, params, partial, base, first, wi
 
 
 @jit
-def slice_of(number, n_slices, n, granule):
-    """First and last row of a slice, at whole granules."""
-    pieces = (n + granule - 1) // granule
-    return min(n, pieces * number // n_slices * granule), min(n, pieces * (number + 1) // n_slices * granule)
-
-
-@jit
-def granule_of(plan, array):
-    """Rows that no two slices share: a block whose gradient is one sum, else what fills cache lines of each unit."""
-    return plan[BLOCK_ROWS] if plan[NARROW] else line_of(array)
-
-
-@jit
-def block_of(plan, number, low, first):
-    """Number of the block at row `first` of the slice `number`, which begins at `low`."""
-    return number * plan[BLOCKS] + (first - low) // plan[BLOCK_ROWS]
-
-
-# What `rows_phase` takes of its own, between the number of the slice and the arguments of the call, and their address.
-ROWS_FRAME = types.int64, types.int64, types.float64, types.int64
-
-
-@jit
 def rows_phase(
-    number, n_rows, position, scale, n_slices, plan, layers_of, X, data, indices, indptr, labels, targets,
-    sample_weight, most_loss, order, params, rows, scratch, partial, buckets, values, row_loss, identity, state,
-):  # fmt: skip
+    number, n_rows, position, scale, arguments, codes, n_slices, plan, layers_of, indptr, scratch, state
+):
     """One slice of `n_rows` rows, forward and backward: those at `position` and after in the order, or as they lie.
 
-    `scale` is 1 / (sum of the batch's sample weights): losses and deltas carry it, so that gradients are means. For
-    `most_loss` see `loss_backward`.
+    `scale` is 1 / (sum of the batch's sample weights): losses and deltas carry it, so that gradients are means.
     """
-    if order.size > 0:
-        first_row, index, index_at = 0, order, position
-    else:
-        first_row, index, index_at = position, identity, 0
-    n_layers = layers_of.shape[1]
-    base = number * plan[SCRATCH]
     low, high = slice_of(number, n_slices, n_rows, granule_of(plan, scratch))
     if indptr.size > 0:
-        fill_buckets(plan, number, buckets, values, data, indices, indptr, first_row, index, index_at, low, high,
-                     layers_of[0, 0, N_IN])
+        call_code(codes[SORT], number, address_of((position, low, high, arguments)))
     for first in range(low, high, plan[BLOCK_ROWS]):
-        if is_stopped(state):
-            break
-        layers = layers_of[block_of(plan, number, low, first)]
-        n_out = layers[n_layers - 1, N_OUT]
         n = min(plan[BLOCK_ROWS], high - first)
-        width, ld = round_up(n, lanes_of(scratch)), leading_dimension(n, scratch)
-        forward_block(plan, layers, scratch, base, params, X, data, indices, indptr, first_row, index,
-                      index_at + first, n, width, ld, state)
-        z = view(scratch, layers[n_layers - 1, OUTPUT_UNITS], n_out * ld)
-        gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight,
-                       scratch.dtype.type(scale), first_row, index, index_at + first, n, n_out, width)
-        loss = view(scratch, base + plan[WORK], ld)
-        loss_backward(plan[OUTPUT], z, view(scratch, base + plan[TARGET], n_out * ld),
-                      view(scratch, base + plan[WEIGHT], ld), loss, view(scratch, base + plan[WORK] + ld, 3 * ld),
-                      scratch.dtype.type(most_loss))
-        losses = view(row_loss, first, n)
-        for r in range(n):
-            losses[r] = loss[r]
-        backward_block(plan, layers, scratch, rows, params, partial, base, first, width, ld, state)
+        frame = address_of((block_of(plan, number, low, first), position + first, first, n, scale, arguments))
+        for part in (FORWARD, LOSS, BACKWARD):
+            if not is_stopped(state):
+                call_code(codes[part], number, frame)
 
 
 @jit
@@ -245,14 +259,26 @@ def gradient_of_wide(
                             params, w_at, moments, plan[N_PARAMS])
 
 
-# As above, for `weights_phase`.
+@jit
+def place_of_gradient(plan, slice_number, w_at, gradients, scratch):
+    """Where the gradient of a tile goes whose weights lie at `w_at`: to the others', or to the slice's scratch."""
+    return (gradients, w_at) if gradients.size > 0 else (scratch, slice_number * plan[SCRATCH] + plan[TILE])
+
+
+@jit
+def place_of_tile(layer, tile):
+    """Where the weights of a tile lie."""
+    n_in = layer[N_IN] + 1
+    return layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * tile[TILE_OUT_WIDTH]
+
+
 WEIGHTS_FRAME = types.int64, types.boolean, types.boolean, types.float64, types.int64, types.int64
 
 
 @jit
 def weights_phase(
-    slice_number, n_rows, accumulate, last, decay, step, n_slices, optimizer, plan, layers_of, tiles, shares, indptr,
-    params, moments, gradients, rows, scratch, partial, buckets, values, squares, constants, result, state,
+    slice_number, n_rows, accumulate, last, decay, step, arguments, codes, n_slices, optimizer, plan, layers_of, tiles,
+    shares, indptr, params, moments, gradients, rows, scratch, partial, squares, constants, result, state,
 ):  # fmt: skip
     """Take one slice of the tiles: gradient over the rows held, and after the last rows of the batch, the update.
 
@@ -269,13 +295,13 @@ def weights_phase(
         layer = layers_of[0, l]
         n_in = layer[N_IN] + 1
         width_out = tile[TILE_OUT_WIDTH]
-        w_at = layer[WEIGHTS] + tile[TILE_OUT] * n_in + tile[TILE_IN] * width_out
+        w_at = place_of_tile(layer, tile)
         n_units = min(tile[TILE_IN_WIDTH], n_in - tile[TILE_IN])
-        g, g_at = (gradients, w_at) if gradients.size > 0 else (scratch, slice_number * plan[SCRATCH] + plan[TILE])
+        g, g_at = place_of_gradient(plan, slice_number, w_at, gradients, scratch)
         if plan[NARROW]:
             gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate)
         elif l == 0 and indptr.size > 0:
-            sparse_gradient(plan, n_slices, layer, tile, buckets, values, rows, g, g_at, accumulate)
+            call_code(codes[SPARSE_GRADIENT], slice_number, address_of((number, accumulate, arguments)))
         else:
             gradient_of_wide(plan, layers_of, n_slices, tile, scratch, rows, n_rows, g, g_at, accumulate, params, w_at,
                              moments)

@@ -24,7 +24,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastnn.kernels.jit import Wanted, address_in_memory, entry_point, entry_points, is_ready, jit, once
+from fastnn.kernels.jit import Wanted, address_in_memory, entry_points, is_ready, jit, once
 from fastnn.kernels.system import (
     WORDS_OF_CPUS,
     array_at,
@@ -175,11 +175,13 @@ def _caller(typing: Any, function: Any, frame: Any, arguments: Mapping[str, Any]
     """Return what writes a call of function(number, *frame), for a tuple of types `frame` at an address.
 
     Where there are `arguments`, by their names, the last of the frame is the address of a tuple of them; instead of it
-    the function gets those that it names.
+    the function gets those that it names, and the address before them if it names `arguments`.
     """
     passed = frame[:-1] if arguments else frame
     code = function.py_func.__code__
     names = code.co_varnames[1 + len(passed) : code.co_argcount]
+    if "arguments" in names:
+        passed, names = frame, names[1:]
     places = [list(arguments).index(name) for name in names]
     kind = typing.resolve_value_type(function)
     signature = kind.get_call_type(typing, (types.int64, *passed, *(arguments[name] for name in names)), {})
@@ -293,21 +295,26 @@ def serve(address):
             looks = 0
 
 
+WORKER = Wanted(serve, types.void(types.int64), "worker")
+
+
 @once
 def worker() -> Any:
     """Return the compiled `serve`."""
-    return entry_point(serve, types.void(types.int64), "worker")
+    (code,) = entry_points(WORKER)
+    return code
 
 
 _NAMES = {np.dtype(name): name for name in ("float32", "float64")}  # NumPy finds a name anew each time, in 5 µs
 
 
 class Engine:
-    """Entry points for each dtype, compiled when they are first needed: start(*addresses, crew, arguments).
+    """Entry points for each dtype, compiled when they are first needed: start([codes,] crew, arguments).
 
     `argument_types` gives the types of the arguments, by name, for a type of numbers. `parts` are functions that are
-    compiled apart, by their names, with the types of their frames, see `part_of`; `start` gets their addresses. Without
-    `nogil` it is for `start` to decide whether other Python threads run meanwhile.
+    compiled apart, by their names, with the types of their frames, see `part_of`; `codes`, the first of the arguments,
+    has their addresses, and after them those of `sparse_parts`, 0 where rows are not sparse. What is needed `also` is
+    compiled at the same time. Without `nogil` it is for `start` to decide whether other Python threads run meanwhile.
     """
 
     def __init__(
@@ -316,29 +323,46 @@ class Engine:
         argument_types: Callable[[Any], dict[str, Any]],
         suffix: str = "",
         parts: Mapping[str, tuple[Any, Sequence[Any]]] = MappingProxyType({}),
+        sparse_parts: Mapping[str, tuple[Any, Sequence[Any]]] = MappingProxyType({}),
+        also: Sequence[Wanted] = (),
         nogil: bool = True,
     ) -> None:
         self._start, self._argument_types, self._nogil = start, argument_types, nogil
-        self._suffix, self._parts = suffix, parts
+        self._suffix, self._also = suffix, also
+        self._parts, self._sparse_parts = parts, sparse_parts
+        self._known: dict[np.dtype[Any], tuple[list[Wanted], list[Wanted], Wanted]] = {}
 
-    def _names(self, dtype: np.dtype[Any]) -> list[str]:
-        name = _NAMES[dtype] + self._suffix
-        return [*(f"{name}-{part}" for part in self._parts), name]
+    def _wanted(self, dtype: np.dtype[Any]) -> tuple[list[Wanted], list[Wanted], Wanted]:
+        """Return the parts, those of sparse rows, and what starts them."""
+        if dtype not in self._known:
+            arguments, name = self._argument_types(numba.from_dtype(dtype)), _NAMES[dtype] + self._suffix
+
+            def wanted(parts: Mapping[str, tuple[Any, Sequence[Any]]]) -> list[Wanted]:
+                return [
+                    Wanted(part_of(function, frame, arguments, f"{name}-{part}"), types.void(*CALL), f"{name}-{part}")
+                    for part, (function, frame) in parts.items()
+                ]
+
+            given = list(arguments.values())
+            codes, passed = (given[:1], given[1:]) if self._parts else ([], given)
+            signature = types.void(*codes, CREW, types.Tuple(passed))  # type: ignore[attr-defined]
+            start = Wanted(self._start, signature, name, self._nogil)
+            self._known[dtype] = wanted(self._parts), wanted(self._sparse_parts), start
+        return self._known[dtype]
 
     @once
-    def code(self, dtype: np.dtype[Any]) -> Any:
+    def code(self, dtype: np.dtype[Any], sparse: bool = False) -> Any:
         """Return the compiled function; from the cache when this machine compiled it before."""
-        arguments = self._argument_types(numba.from_dtype(dtype))
-        *names, name = self._names(dtype)
-        parts = [
-            Wanted(part_of(function, frame, arguments, part_name), types.void(*CALL), part_name)
-            for part_name, (function, frame) in zip(names, self._parts.values(), strict=True)
-        ]
-        addresses = [types.int64] * len(parts)
-        signature = types.void(*addresses, CREW, types.Tuple(list(arguments.values())))  # type: ignore[attr-defined]
-        *compiled, start = entry_points(*parts, Wanted(self._start, signature, name, self._nogil))
-        return functools.partial(start, *map(address_in_memory, compiled)) if parts else start
+        parts, sparse_parts, start = self._wanted(dtype)
+        also = [one for one in self._also if not is_ready(one.name)]
+        entry_points(start, *parts, *(sparse_parts if sparse else ()), *also)
+        if not parts:
+            return start.made
+        addresses = [address_in_memory(part.made) for part in parts]
+        addresses += [address_in_memory(part.made) if sparse else 0 for part in sparse_parts]
+        return functools.partial(start.made, np.array(addresses))
 
     def is_compiled(self, dtype: np.dtype[Any]) -> bool:
         """Whether this dtype's code is there, in this process or on disk, so that nobody waits for the compiler."""
-        return all(is_ready(name) for name in self._names(dtype))
+        parts, _, start = self._wanted(dtype)
+        return all(is_ready(one.name) for one in (*parts, start))

@@ -63,9 +63,7 @@ def array_at(typingctx, address, size, dtype):
         element = context.get_data_type(signature.return_type.dtype)
         itemsize = I64(context.get_abi_sizeof(element))
         data = builder.inttoptr(args[0], element.as_pointer())
-        context.populate_array(
-            array, data=data, shape=[args[1]], strides=[itemsize], itemsize=itemsize, meminfo=None
-        )
+        context.populate_array(array, data=data, shape=[args[1]], strides=[itemsize], itemsize=itemsize, meminfo=None)
         return array._getvalue()
 
     return signature, codegen

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from bench import dropin, interrupt, noise, provenance
+from bench import dropin, interrupt, noise, provenance, startup
 from bench.suite import BestOf
 from fastnn.kernels import epoch, forward
 
@@ -69,6 +69,11 @@ def test_no_peak_of_memory_is_the_compilers():
     warmed, used = subprocess.check_output(command, cwd=noise.ROOT, env=environment, text=True).split("--")
     assert used.split()
     assert {*used.split()} <= {line.split()[0] for line in warmed.splitlines()}
+
+
+def test_no_start_compiles_the_sources(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    startup.seconds("import sys; assert not sys.dont_write_bytecode")
 
 
 def test_spread_is_of_the_largest_over_the_smallest_but_for_one_disturbed_round():

@@ -116,6 +116,12 @@ def test_the_network_does_not_load_scikit_learn():
     assert "sklearn" not in loaded
 
 
+def test_the_kernels_do_not_load_what_compiles_arrays():
+    loaded = modules_after("import fastnn.kernels.epoch, fastnn.kernels.forward")
+    assert "numba.core.dispatcher" in loaded
+    assert "numba.np.arrayobj" not in loaded
+
+
 def test_public_names():
     assert set(fastnn.__all__) == set(fastnn._HOMES) <= set(dir(fastnn))
     for name in fastnn.__all__:

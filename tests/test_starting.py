@@ -77,6 +77,12 @@ def test_found_by_the_next_process(small):
     assert answer(small) == (2.0, False, "")
 
 
+def test_what_is_found_needs_nothing_that_compiles(small):
+    used = "'dispatcher' in vars(small.relu_forward), 'numba.np.arrayobj' in sys.modules"
+    found = [run_script(f"import sys; {ANSWER}; print({used})", **small)[0].split() for _ in range(2)]
+    assert found == [["2.0", "True", "True", "True"], ["2.0", "False", "False", "False"]]
+
+
 def test_an_edited_callee_in_another_file_is_compiled(small, tmp_path):
     """Numba's own cache looks at the file of the function that is called, and runs the old code."""
     copied = tmp_path / "edited" / "fastnn"

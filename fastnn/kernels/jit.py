@@ -45,8 +45,6 @@ else:
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
 INTERNAL: dict[str, Any] = {**FLAGS, "no_cpython_wrapper": True, "forceinline": True, "pipeline_class": Inner}
 
-Decorator = Callable[[Callable[..., Any]], Any]
-
 
 def check_compiler() -> None:
     """Check that Numba compiles: functions that work on machine code and pointers have no other way to run.
@@ -65,10 +63,37 @@ def check_compiler() -> None:
 
 check_compiler()
 
-jit: Decorator = numba.njit(**INTERNAL)
-# For what is large, and called once a block or not at all in small networks: LLVM takes less time over two functions
-# than over one twice as long.
-jit_apart: Decorator = numba.njit(**{**INTERNAL, "forceinline": False})
+
+class Kernel:
+    """A function for other kernels to call, which Numba takes for its dispatcher.
+
+    That is made when a compiler first asks for it; a process that finds all machine code on disk needs none.
+    """
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        self.py_func, self._options = function, options
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        return numba.njit(**self._options)(self.py_func)
+
+    @property
+    def _numba_type_(self) -> Any:
+        return self.dispatcher._numba_type_
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Make a function a kernel that is inlined wherever it is called."""
+    return Kernel(function, **INTERNAL)
+
+
+def jit_apart(function: Callable[..., Any]) -> Any:
+    """Make a function a kernel that is not inlined: large, and called once a block or not at all in small networks.
+
+    LLVM takes less time over two functions than over one twice as long.
+    """
+    return Kernel(function, **{**INTERNAL, "forceinline": False})
+
 
 # Settings of Numba that leave the machine code as it is; joblib's workers have them, and must find the cache.
 AT_RUN_TIME = {

@@ -16,7 +16,6 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from numba.np import arrayobj
 
 from fastnn.kernels.jit import jit
 from fastnn.kernels.width import SIMD_BITS
@@ -603,7 +602,7 @@ def view(typingctx, array, offset, size):
         array, offset, size = args
         result = context.make_array(signature.return_type)(context, builder)
         itemsize = ir.Constant(I64, context.get_abi_sizeof(context.get_data_type(signature.return_type.dtype)))
-        arrayobj.populate_array(
+        context.populate_array(
             result,
             data=_pointer(context, builder, signature.args[0], array, offset),
             shape=[size], strides=[itemsize], itemsize=itemsize, meminfo=None,

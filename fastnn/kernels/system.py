@@ -12,7 +12,6 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
-from numba.np import arrayobj
 
 from fastnn.kernels.jit import jit
 
@@ -64,7 +63,7 @@ def array_at(typingctx, address, size, dtype):
         element = context.get_data_type(signature.return_type.dtype)
         itemsize = I64(context.get_abi_sizeof(element))
         data = builder.inttoptr(args[0], element.as_pointer())
-        arrayobj.populate_array(array, data, [args[1]], [itemsize], itemsize, None)
+        context.populate_array(array, data=data, shape=[args[1]], strides=[itemsize], itemsize=itemsize, meminfo=None)
         return array._getvalue()
 
     return signature, codegen

@@ -172,6 +172,25 @@ def test_entry_points_begin_in_turn(monkeypatch):
     assert jit_module.entry_points(*wanted) == [one.made for one in wanted] and not moments
 
 
+def test_who_waits_for_another_process_lets_the_next_begin(monkeypatch, tmp_path):
+    """Else a process that hangs would be waited for once for each entry point that it compiles."""
+    compiled, compile_or_load = [], jit_module._compile
+
+    def note(dispatcher, signature, folder):
+        compiled.append(folder.name)
+        held.close()
+        compile_or_load(dispatcher, signature, folder)
+
+    monkeypatch.setattr(jit_module, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(jit_module, "cache_folders", lambda: [tmp_path])
+    monkeypatch.setattr(jit_module, "PATIENCE", 30.0)
+    monkeypatch.setattr(jit_module, "_compile", note)
+    with open(tmp_path / "held.lock", "ab") as held:
+        assert jit_module._lock(held)
+        jit_module.entry_points(*(Wanted(fill, SIGNATURE, name) for name in ("held", "free")))
+    assert compiled == ["free", "held"]
+
+
 @pytest.mark.parametrize("is_full", [False, True])
 def test_the_first_error_is_raised_when_all_are_through(is_full, monkeypatch):
     """In threads, or one after the other where there can be no more."""

@@ -134,13 +134,17 @@ def _unlocked(name: str) -> Any:
 on_unlocking = threading.local()  # .call() in a thread, if any, when others may compile
 
 
+def others_may_compile() -> None:
+    if getattr(on_unlocking, "call", None):
+        on_unlocking.call()
+
+
 @contextlib.contextmanager
 def _compiler_unlocked() -> Iterator[None]:
     """Let other threads compile, however often this one has taken Numba's lock."""
     lock = global_compiler_lock._lock
     held = lock._release_save()
-    if getattr(on_unlocking, "call", None):
-        on_unlocking.call()
+    others_may_compile()
     try:
         yield
     finally:

@@ -29,7 +29,7 @@ import numpy as np
 from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
 
-from fastnn.kernels.inner import Entry, Inner, on_unlocking
+from fastnn.kernels.inner import Entry, Inner, on_unlocking, others_may_compile
 from fastnn.kernels.listening import call_apart
 from fastnn.kernels.room import TO_COMPILE, TO_LOAD, check_room_for_a_thread, has_room
 
@@ -232,7 +232,8 @@ def _make(wanted: Wanted) -> Start:
 def _at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Return what calls return, each made to its end in a thread of its own, if there can be so many.
 
-    One begins when the one before has come to LLVM, or to its end. The first error is raised.
+    One begins when the one before has come to LLVM, or waits for another process, or to its end. The first error is
+    raised.
     """
     results: list[Any] = [None] * len(calls)
     errors: list[BaseException] = []
@@ -364,6 +365,7 @@ def _alone(folder: Path | None) -> Iterator[None]:
     with file:
         deadline = time.monotonic() + PATIENCE
         while not _lock(file) and time.monotonic() < deadline:
+            others_may_compile()  # what that process does not
             if _is_ending.wait(LOOKS_APART):
                 raise SystemExit  # of this thread, for whose code nobody waits any more
         yield

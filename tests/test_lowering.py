@@ -191,6 +191,22 @@ def test_who_waits_for_another_process_lets_the_next_begin(monkeypatch, tmp_path
     assert compiled == ["free", "held"]
 
 
+def test_the_user_is_told_of_what_is_long_together(monkeypatch):
+    """Each entry point for itself may take less than a second; and nothing is said of what is on disk."""
+    told = threading.Event()
+    monkeypatch.setattr(jit_module, "NOTE_AFTER", 0.01)
+    monkeypatch.setattr(jit_module, "_notes", threading.Semaphore())
+    monkeypatch.setattr(jit_module, "_warn", lambda *_: told.set())
+    monkeypatch.setattr(jit_module, "_make", lambda wanted: wanted.name == "last" and told.wait(10))
+    monkeypatch.setattr(jit_module, "starts", [])
+    wanted = [Wanted(fill, SIGNATURE, name) for name in ("quick", "last")]
+    jit_module.entry_points(*wanted)
+    assert told.is_set()
+    monkeypatch.setattr(jit_module, "is_cached", lambda name: True)
+    monkeypatch.setattr(threading, "Thread", None)  # a Timer, too, is one
+    jit_module.entry_points(wanted[0])
+
+
 @pytest.mark.parametrize("is_full", [False, True])
 def test_the_first_error_is_raised_when_all_are_through(is_full, monkeypatch):
     """In threads, or one after the other where there can be no more."""

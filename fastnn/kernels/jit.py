@@ -199,10 +199,11 @@ def entry_points(*wanted: Wanted) -> list[Any]:
     with _compiling, _without_collections():
         missing = [one for one in wanted if one.made is None]
         calls = [functools.partial(_make, one) for one in missing]
-        if len(missing) < 2 or all(is_ready(one.name) for one in missing):
+        if all(is_cached(one.name) for one in missing):
             starts.extend(call() for call in calls)
         else:
-            starts.extend(_at_once(calls))
+            with _note_of_waiting():
+                starts.extend(_at_once(calls) if len(calls) > 1 else [calls[0]()])
         return [one.made for one in wanted]
 
 
@@ -220,7 +221,7 @@ def _make(wanted: Wanted) -> Start:
     if folder is not None:
         _note_use(folder.parent)
         dispatcher._cache = Cache(wanted.function, folder)
-    with _note_of_waiting(folder), _alone(folder):
+    with _alone(folder):
         _compile(dispatcher, wanted.signature, folder)
     dispatcher.disable_compile()
     found = sum(dispatcher.stats.cache_hits.values())
@@ -290,13 +291,13 @@ _notes = threading.Semaphore()  # one in a process
 
 
 @contextlib.contextmanager
-def _note_of_waiting(folder: Path | None) -> Iterator[None]:
+def _note_of_waiting() -> Iterator[None]:
     """Tell the user why a block takes more than a second, the first time in a process."""
-    kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
 
     def tell() -> None:
         if _notes.acquire(blocking=False):
-            _warn("compiling the kernels; %s", kept)
+            lost = "no folder is writable, so the next process does it again"
+            _warn("compiling the kernels; %s", "this machine keeps them" if cache_folder() else lost)
 
     timer = threading.Timer(NOTE_AFTER, tell)
     timer.daemon = True

@@ -290,6 +290,21 @@ def four(monkeypatch):
     return parallel.Budget()
 
 
+def test_threads_that_ask_at_once_get_the_same_entry_points():
+    """Where nothing can be kept on disk they would be compiled twice else, under the same names."""
+    dtype, seen = np.dtype("float32"), []
+
+    def argument_types(real):
+        if not seen:
+            seen.append(None)
+            seen.append(engine._wanted(dtype))  # as another thread meanwhile
+        return {"X": types.Array(real, 1, "C")}
+
+    engine = team.Engine(lambda crew, arguments: None, argument_types)
+    assert engine._wanted(dtype) is seen[1]
+
+
+
 class Other:
     """A call in another Python thread: takes when it is made, ends at `end`."""
 

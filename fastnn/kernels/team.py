@@ -347,7 +347,8 @@ class Engine:
             codes, passed = (given[:1], given[1:]) if self._parts else ([], given)
             signature = types.void(*codes, CREW, types.Tuple(passed))  # type: ignore[attr-defined]
             start = Wanted(self._start, signature, name, self._nogil)
-            self._known[dtype] = wanted(self._parts), wanted(self._sparse_parts), start
+            # Two threads may come here at once, and must get the same.
+            self._known.setdefault(dtype, (wanted(self._parts), wanted(self._sparse_parts), start))
         return self._known[dtype]
 
     @once

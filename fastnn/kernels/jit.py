@@ -439,6 +439,12 @@ class CacheFiles(caching.CompileResultCacheImpl):  # type: ignore[misc]
     def __init__(self, function: Callable[..., Any], folder: Path) -> None:
         self._locator, self._filename_base = Locator(folder), function.__name__
 
+    def check_cachable(self, compiled: Any) -> bool:
+        """As Numba's own, whose warning needs the file of the source."""
+        if compiled.library.has_dynamic_globals:
+            raise ValueError("they hold addresses of this process, as without optimisation (NUMBA_OPT=0)")
+        return True
+
 
 CHECKSUM_SIZE = 16
 

@@ -13,7 +13,7 @@
 * `sparse` trains the first layer on sparse rows: forward from rows of W, the gradient from entries sorted by tile.
 * `activations`, `losses`, `optimizers` are registries: one file each to add a thing. Codes are branched on outside
   the inner loops, so one compilation per dtype serves every network.
-* `step` is the rows phase and the weights phase; `epoch` goes through them. The three are compiled at once.
+* `step` is the rows phase and the weights phase, in parts that are compiled at once; `epoch` goes through them.
 * `forward` is prediction, an entry point of its own, with lanes along the units.
 * `shuffle` draws orders of rows as NumPy does; `listening` makes calls during which Ctrl-C is seen.
 * `width` is how wide vectors are; `inner` and `lowering` are how Numba makes LLVM IR of all this.

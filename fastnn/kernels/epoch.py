@@ -74,11 +74,11 @@ def run(
 ):  # fmt: skip
     """One thread's way through rows [start, stop) of each epoch, in phases that the team of `state` goes through.
 
-    For the phases see `step.py`. The rows are those of X or, where
-    `indptr` is not empty, of the CSR matrix of `data`, `indices` and `indptr`; those of an epoch begin in `order` at
-    `distance` from those of the one before. Adds data loss and penalty, weighted by rows, to the epoch's two places in
-    `result`, and leaves the number of epochs behind them, which a loss that is not finite ends, and that of the last
-    step that has updated a weight. The last thread of a phase does what is done once.
+    For the phases see `step.py`. The rows are those of X or, where `indptr` is not empty, of the CSR matrix of `data`,
+    `indices` and `indptr`; those of an epoch begin in `order` at `distance` from those of the one before. Adds data
+    loss and penalty, weighted by rows, to the epoch's two places in `result`, and leaves the number of epochs behind
+    them, which a loss that is not finite ends, and that of the last step that has updated a weight. The last thread of
+    a phase does what is done once.
     """
     phase, subnormals = 0, flush_subnormals()
     for number in range(n_epochs):

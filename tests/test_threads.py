@@ -304,7 +304,6 @@ def test_threads_that_ask_at_once_get_the_same_entry_points():
     assert engine._wanted(dtype) is seen[1]
 
 
-
 class Other:
     """A call in another Python thread: takes when it is made, ends at `end`."""
 

@@ -27,9 +27,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def compiled(function):
+    (code,) = jit.entry_points(jit.Wanted(function, SIGNATURE, "double"))
+    return code
+
+
 def result():
     out = np.zeros(1)
-    jit.entry_point(double, SIGNATURE, "double")(3.0, out)
+    compiled(double)(3.0, out)
     return out[0]
 
 
@@ -58,7 +63,7 @@ def test_it_is_found_by_its_folder_alone(folder):
     """What a function's cells hold, such as Numba's intrinsics, differs from process to process."""
     for factor in (2.0, 3.0):
         out = np.zeros(1)
-        jit.entry_point(times(factor), SIGNATURE, "double")(3.0, out)
+        compiled(times(factor))(3.0, out)
         assert out[0] == 6.0
     assert not jit.starts[-1].is_compiled
 

@@ -75,7 +75,7 @@ def test_little_memory_leaves_the_cache(tmp_path):
         def fail(*_):
             raise error
         jit.CheckedFiles._load_data = fail
-        jit.entry_point(team.serve, team.types.void(team.types.int64), "worker")
+        jit.entry_points(jit.Wanted(team.serve, team.types.void(team.types.int64), "worker"))
         print("compiled", flush=True)
     ended(lambda: load(MemoryError()))
     ended(lambda: load(OSError(24, "Too many open files")))

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 import pytest
 
-from fastnn.kernels import inner
+from fastnn.kernels import inner, team
 from fastnn.kernels import jit as jit_module
 from fastnn.kernels.jit import Wanted, jit, jit_apart
 
@@ -115,7 +115,8 @@ def test_no_other_machine_code_finds_an_entrys_own_functions(monkeypatch):
     """They lack the arguments that they do not use."""
     monkeypatch.setattr(jit_module, "cache_folder", lambda: None)
     out = np.array([1, 2])
-    jit_module.entry_point(store, numba.types.void(numba.types.int64[::1]), "store")(out)
+    (code,) = jit_module.entry_points(Wanted(store, SIGNATURE, "store"))
+    code(out)
     assert out.tolist() == [2, 2]
     assert numba.njit(lambda first, value: second(first, value))(out, 7) == 7
 
@@ -205,6 +206,14 @@ def test_the_user_is_told_of_what_is_long_together(monkeypatch):
     monkeypatch.setattr(jit_module, "is_cached", lambda name: True)
     monkeypatch.setattr(threading, "Thread", None)  # a Timer, too, is one
     jit_module.entry_points(wanted[0])
+
+
+def test_a_frame_of_other_types_is_refused():
+    """The code that reads it would take its numbers for others."""
+    frame = team.frame_of([numba.types.int64, numba.types.boolean])
+    assert numba.njit(lambda n: frame((n, n > 0)))(1) != 0
+    with pytest.raises(numba.TypingError, match=r"a frame must be of \[int64, bool\], got \[int64, int64\]"):
+        numba.njit(lambda n: frame((n, 1)))(1)
 
 
 @pytest.mark.parametrize("is_full", [False, True])

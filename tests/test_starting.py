@@ -34,7 +34,7 @@ def ask(out):
 
 def answer():
     out = np.full(1, 2.0)
-    entry = jit.entry_point(ask, types.void(types.float64[::1]), "small")
+    (entry,) = jit.entry_points(jit.Wanted(ask, types.void(types.float64[::1]), "small"))
     entry(out)
     return out[0]
 """
@@ -381,7 +381,8 @@ found = [jit.address_in_memory(entry) for entry in entries]
 print(len(set(found)), *(entry.is_compiled for entry in jit.starts))
 if len(found) == 2:
     out = np.zeros(2, np.int64)
-    jit.entry_point(start, types.void(OUT, types.Tuple([OUT])), "start")(np.array(found), (out,))
+    (code,) = jit.entry_points(jit.Wanted(start, types.void(OUT, types.Tuple([OUT])), "start"))
+    code(np.array(found), (out,))
     print(*out)
 """
 

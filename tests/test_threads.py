@@ -1167,7 +1167,7 @@ def test_a_fork_while_another_thread_compiles(tmp_path):
                 if done.is_set():
                     return
                 numba.njit(lambda x: x + 1)(1)
-                jit.entry_point(double, numba.types.void(numba.types.float64[::1]), "double")
+                jit.entry_points(jit.Wanted(double, numba.types.void(numba.types.float64[::1]), "double"))
 
         def double(out):
             out[0] *= 2
@@ -1181,7 +1181,7 @@ def test_a_fork_while_another_thread_compiles(tmp_path):
                 signal.alarm(100)
                 assert numba.njit(lambda x: x + 2)(1) == 3
                 net = fastnn.MLP((2, 3, 1))
-                jit.entry_point(double, numba.types.void(numba.types.float64[::1]), "double")
+                jit.entry_points(jit.Wanted(double, numba.types.void(numba.types.float64[::1]), "double"))
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
         done.set()

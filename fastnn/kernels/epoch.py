@@ -10,16 +10,12 @@ from fastnn.kernels.optimizers import optimizer_constants
 from fastnn.kernels.plan import CAPACITY
 from fastnn.kernels.shuffle import EXCHANGE
 from fastnn.kernels.simd import flush_subnormals, restore_subnormals
-from fastnn.kernels.sparse import (
-    FORWARD_FRAME,
-    GRADIENT_FRAME,
-    SORT_FRAME,
-    sort_entries,
-    sparse_forward,
-    sparse_gradient,
-)
+from fastnn.kernels.sparse import sort_entries, sparse_forward, sparse_gradient
 from fastnn.kernels.step import (
     BLOCK_FRAME,
+    GRADIENT_FRAME,
+    SORT_FRAME,
+    SPARSE_FRAME,
     UPDATE,
     WEIGHTS_FRAME,
     backward_block,
@@ -27,6 +23,7 @@ from fastnn.kernels.step import (
     loss_block,
     row_of,
     rows_phase,
+    weights_frame,
     weights_phase,
 )
 from fastnn.kernels.team import (
@@ -108,7 +105,7 @@ def run(
                 left = n_batch - done - n
                 s = next_slice(state, thread, n_slices, phase)
                 while s >= 0:
-                    call_code(codes[UPDATE], s, address_of((n, done > 0, left == 0, decay, steps, arguments)))
+                    call_code(codes[UPDATE], s, weights_frame((n, done > 0, left == 0, decay, steps, arguments)))
                     last = finish_slice(state, n_slices, phase)
                     s = next_slice(state, thread, n_slices, phase)
                 if last:
@@ -161,7 +158,7 @@ _engine = Engine(
         "backward": (backward_block, BLOCK_FRAME), "forward": (forward_block, BLOCK_FRAME),
     },
     sparse_parts={
-        "sort": (sort_entries, SORT_FRAME), "sparse-forward": (sparse_forward, FORWARD_FRAME),
+        "sort": (sort_entries, SORT_FRAME), "sparse-forward": (sparse_forward, SPARSE_FRAME),
         "sparse-gradient": (sparse_gradient, GRADIENT_FRAME),
     },
     also=(EXCHANGE, WORKER),

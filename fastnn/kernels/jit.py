@@ -207,12 +207,6 @@ def entry_points(*wanted: Wanted) -> list[Any]:
         return [one.made for one in wanted]
 
 
-def entry_point(function: Callable[..., Any], signature: Any, name: str, nogil: bool = True) -> Any:
-    """As `entry_points`, of one."""
-    (dispatcher,) = entry_points(Wanted(function, signature, name, nogil))
-    return dispatcher
-
-
 def _make(wanted: Wanted) -> Start:
     begin, name = time.perf_counter(), wanted.name
     base = _folder_with(name) or cache_folder()

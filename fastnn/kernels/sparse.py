@@ -6,8 +6,6 @@ one for each panel of input units. A tile then meets its own entries alone, slic
 slices there are. Each function is a part of a step, and compiled when sparse rows are first trained on.
 """
 
-from numba import types
-
 from fastnn.kernels.jit import jit
 from fastnn.kernels.plan import (
     BUCKETS,
@@ -28,8 +26,6 @@ from fastnn.kernels.plan import (
 from fastnn.kernels.products import fill, panel_number, panel_width, round_up
 from fastnn.kernels.simd import UNIT_BITS, lanes_of, sparse_row, sparse_tile, transpose_block, view
 from fastnn.kernels.step import leading_dimension, place_of_gradient, place_of_tile, places_of
-
-FORWARD_FRAME = types.int64, types.int64, types.int64, types.int64
 
 
 @jit
@@ -55,9 +51,6 @@ def sparse_forward(
             for u in range(0, panel, lanes):
                 transpose_block(scratch, layer[OUTPUT_UNITS] + (unit + u) * ld + r, ld, scratch, tile_at + u, panel)
             unit += panel
-
-
-SORT_FRAME = types.int64, types.int64, types.int64, types.int64
 
 
 @jit
@@ -97,9 +90,6 @@ def sort_entries(
         starts[n_buckets] = at + 1
         places[at] = r << UNIT_BITS | n_in
         values[at] = data.dtype.type(1.0)
-
-
-GRADIENT_FRAME = types.int64, types.boolean, types.int64
 
 
 @jit

@@ -55,7 +55,7 @@ from fastnn.kernels.products import (
     weight_gradient,
 )
 from fastnn.kernels.simd import LINE, elements_of, fma, lanes_of, sum_of_squares, view
-from fastnn.kernels.team import address_of, call_code, is_stopped
+from fastnn.kernels.team import call_code, frame_of, is_stopped
 
 
 @jit
@@ -130,6 +130,13 @@ LOSS, UPDATE, BACKWARD, FORWARD, SORT, SPARSE_FORWARD, SPARSE_GRADIENT = range(7
 # Frame of the parts that carry a block: its number, the position of its rows in the order, the first of them in the
 # round, how many they are, and what losses and deltas carry.
 BLOCK_FRAME = types.int64, types.int64, types.int64, types.int64, types.float64, types.int64
+block_frame = frame_of(BLOCK_FRAME)
+# What those of sparse rows take: the position of a round's rows, the first and the last of the slice; a block, the
+# position of its rows and how many they are; a tile, and whether its gradient is added to what is there.
+SORT_FRAME = types.int64, types.int64, types.int64, types.int64
+SPARSE_FRAME = types.int64, types.int64, types.int64, types.int64
+GRADIENT_FRAME = types.int64, types.boolean, types.int64
+sort_frame, sparse_frame, gradient_frame = frame_of(SORT_FRAME), frame_of(SPARSE_FRAME), frame_of(GRADIENT_FRAME)
 
 
 @jit
@@ -149,7 +156,7 @@ def forward_block(
             break
         layer = layers[l]
         if l == 0 and indptr.size > 0:
-            call_code(codes[SPARSE_FORWARD], number, address_of((block, position, n_rows, arguments)))
+            call_code(codes[SPARSE_FORWARD], number, sparse_frame((block, position, n_rows, arguments)))
         else:
             layer_forward(layer, scratch, params, ld, width)
         if l + 1 < layers.shape[0]:
@@ -217,10 +224,10 @@ def rows_phase(
     """
     low, high = slice_of(number, n_slices, n_rows, granule_of(plan, scratch))
     if indptr.size > 0:
-        call_code(codes[SORT], number, address_of((position, low, high, arguments)))
+        call_code(codes[SORT], number, sort_frame((position, low, high, arguments)))
     for first in range(low, high, plan[BLOCK_ROWS]):
         n = min(plan[BLOCK_ROWS], high - first)
-        frame = address_of((block_of(plan, number, low, first), position + first, first, n, scale, arguments))
+        frame = block_frame((block_of(plan, number, low, first), position + first, first, n, scale, arguments))
         for part in (FORWARD, LOSS, BACKWARD):
             if not is_stopped(state):
                 call_code(codes[part], number, frame)
@@ -273,6 +280,7 @@ def place_of_tile(layer, tile):
 
 
 WEIGHTS_FRAME = types.int64, types.boolean, types.boolean, types.float64, types.int64, types.int64
+weights_frame = frame_of(WEIGHTS_FRAME)
 
 
 @jit
@@ -301,7 +309,7 @@ def weights_phase(
         if plan[NARROW]:
             gradient_of_narrow(plan, layer, tile, partial, n_rows, g, g_at, accumulate)
         elif l == 0 and indptr.size > 0:
-            call_code(codes[SPARSE_GRADIENT], slice_number, address_of((number, accumulate, arguments)))
+            call_code(codes[SPARSE_GRADIENT], slice_number, gradient_frame((number, accumulate, arguments)))
         else:
             gradient_of_wide(plan, layers_of, n_slices, tile, scratch, rows, n_rows, g, g_at, accumulate, params, w_at,
                              moments)

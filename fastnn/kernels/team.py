@@ -22,6 +22,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from fastnn.kernels.jit import Wanted, address_in_memory, entry_points, is_ready, jit, once
@@ -157,14 +158,27 @@ WAITS, ASLEEP, IS_CALLED, IS_AT_WORK = range(4)
 LOOKS_AWAKE = PATIENCE + 2000  # a millisecond of CPU time, before a worker goes to sleep: to wake it takes a tenth
 
 
+def _copy(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return builder.ptrtoint(cgutils.alloca_once_value(builder, args[0]), I64)
+
+
 @intrinsic
 def address_of(typingctx, values):
     """Address of a copy of `values` that lasts as long as the caller runs."""
+    return types.int64(values), _copy
 
-    def codegen(context, builder, signature, args):
-        return builder.ptrtoint(cgutils.alloca_once_value(builder, args[0]), I64)
 
-    return types.int64(values), codegen
+def frame_of(kinds: Sequence[Any]) -> Any:
+    """Return what is as `address_of`, for a frame of these types alone: who reads it goes by them."""
+
+    @intrinsic
+    def frame(typingctx, values):
+        given = [types.unliteral(kind) for kind in values]
+        if given != list(kinds):
+            raise TypingError(f"a frame must be of {list(kinds)}, got {given}")
+        return types.int64(values), _copy
+
+    return frame
 
 
 CREW = types.Array(types.int64, 1, "C")  # addresses of mailboxes

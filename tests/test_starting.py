@@ -666,6 +666,15 @@ def test_warmup_fails_where_nothing_can_be_kept(monkeypatch, capsys):
     assert "set NUMBA_CACHE_DIR" in capsys.readouterr().err
 
 
+def test_warmup_tells_of_code_that_cannot_be_kept(monkeypatch, capsys):
+    monkeypatch.setattr(jit, "is_cached", lambda name: False)
+    monkeypatch.setattr(jit, "cache_folder", lambda: None)
+    monkeypatch.setattr(jit.numba.config, "OPT", 0)
+    assert jit.cache_folders.__wrapped__() == []
+    assert main(["warmup", "--dtype", "float32"]) == 1
+    assert "not kept: with NUMBA_OPT=0 they cannot be kept; unset it" in capsys.readouterr().err
+
+
 def test_warmup_refuses_other_dtypes():
     code, _, err = warm_up("--dtype", "float16")
     assert code == 2 and "float16" in err

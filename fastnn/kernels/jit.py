@@ -291,7 +291,7 @@ _notes = threading.Semaphore()  # one in a process
 @contextlib.contextmanager
 def _note_of_waiting(folder: Path | None) -> Iterator[None]:
     """Tell the user why a block takes more than a second, the first time in a process."""
-    kept = "this machine keeps them" if folder else "no folder is writable, so the next process does it again"
+    kept = "this machine keeps them" if folder else f"{why_not_kept()}, so the next process does it again"
 
     def tell() -> None:
         if _notes.acquire(blocking=False):
@@ -528,6 +528,11 @@ def cache_folder() -> Path | None:
     return None
 
 
+def why_not_kept() -> str:
+    """Return why there is no `cache_folder`."""
+    return "no folder is writable" if numba.config.OPT else "with NUMBA_OPT=0 they cannot be kept"
+
+
 UNUSED_AFTER = 90 * 86400  # seconds
 _FOLDER = re.compile(r"kernels-[0-9a-f]{16}(-[0-9a-f]{32})?")  # of ours, or one that is being removed
 
@@ -561,6 +566,8 @@ def _remove_if_unused(folder: Path) -> None:
 @functools.cache
 def cache_folders() -> list[Path]:
     """Return where this version's machine code for this CPU may be kept; what others have left there is used too."""
+    if not numba.config.OPT:  # it has addresses of this process, which optimisation removes
+        return []
     package = Path(__file__).parents[1]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     chosen = numba.config.CACHE_DIR

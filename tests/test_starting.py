@@ -622,6 +622,18 @@ def test_a_compiler_that_is_switched_off_later(small):
     assert "fastnn needs Numba's compiler" in run_script(script, **small)[0]
 
 
+def test_ctrl_c_within_an_import_does_not_stop_the_next_compile():
+    """It may come where the lock of imports has just been taken, as here, and another thread imports."""
+    script = """if True:
+        import _imp, importlib
+        from fastnn.kernels.listening import call_apart
+        _imp.acquire_lock()
+        print(call_apart(importlib.import_module, "this").__name__)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("this\n"), done.stderr
+
+
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 

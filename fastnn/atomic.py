@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` once everything is written and on the disk.
 
     Whatever happens before, an error, a kill, a full disk, `path` stays as it was. A kill may leave one of its
-    `leftovers` beside it.
+    `leftovers` beside it. The new file has the permissions of the one before.
 
     Parameters
     ----------
@@ -30,8 +31,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         If the file cannot be written, or there is something that a new file must not take the place of.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # root could replace /dev/null, for all processes
-        raise OSError(f"{path} must be a regular file, not a folder, a device or a pipe; use another path")
+    check_regular(path)  # root could replace /dev/null, for all processes
     if is_output(path):
         raise OSError(f"{path} must not be where stdout or stderr go; use another path")
     temporary = temporary_beside(path)
@@ -40,11 +40,25 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # it is new; or the file system has no permissions
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def check_regular(path: Path) -> None:
+    """Check that there is a regular file or nothing: a pipe would be waited for, a device written to.
+
+    Raises
+    ------
+    OSError
+        If there is something else.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} must be a regular file, not a folder, a device or a pipe; use another path")
 
 
 def is_output(path: Path) -> bool:

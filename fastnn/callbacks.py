@@ -458,19 +458,26 @@ class TimeBudget(Callback):
 
     def __init__(self, budget: str | float) -> None:
         self.budget = budget
-        self._deadline = time.time() + seconds_of("budget", budget)
+        self._deadline = time.monotonic() + seconds_of("budget", budget)
 
     def on_fit_begin(self, fit: Fit) -> None:
-        self._last, self._longest = time.time(), 0.0
+        self._last, self._longest = time.monotonic(), 0.0
 
     def on_chunk_end(self, fit: Fit) -> None:
-        now = time.time()
+        now = time.monotonic()
         self._longest, self._last = max(self._longest, now - self._last), now
         if now + self._longest >= self._deadline:
             logger.info("the time budget of %s is used up after %d epochs", self.budget, fit.epoch)
             fit.pause()
 
     on_epoch_end = on_chunk_end
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tell the deadline by the time of day: the clock that nobody sets is of one machine, until it is restarted."""
+        return {**vars(self), "_deadline": time.time() + self._deadline - time.monotonic()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _deadline=state["_deadline"] - time.time() + time.monotonic())
 
 
 # -- the learning rate ------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ class Checkpoint(Callback):
     @property
     def previous(self) -> Path:
         """Where the checkpoint before is kept."""
-        return self.path.with_name(self.path.name + ".previous")
+        return Path(f"{self.path}.previous")  # of a path without a name, "/", too, which is refused later
 
     @property
     def _written_files(self) -> tuple[Path, ...]:

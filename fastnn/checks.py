@@ -92,8 +92,8 @@ def seconds_of(name: str, duration: Any) -> float:
         raise TypeError(wrong)
     if isinstance(duration, str):
         text = duration.replace(" ", "")
-        if re.fullmatch(r"(\d+(\.\d+)?(d|h|min|m|s))+", text):
-            return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(d|h|min|m|s)", text))
+        if re.fullmatch(r"([0-9]+(\.[0-9]+)?(d|h|min|m|s))+", text):
+            return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"([0-9]+(\.[0-9]+)?)(d|h|min|m|s)", text))
     elif (seconds := float(duration)) >= 0:
         return seconds
     raise ValueError(wrong)
@@ -147,7 +147,8 @@ def check_places(owner: str, files: Iterable[Path]) -> None:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError) as error:
-            raise ValueError(f"{name} must be one that files can have, got {file}: {_mend(file, error)}") from error
+            place = f"{name} must be one that files can have"
+            raise ValueError(f"{place}, got {str(file)!r}: {_mend(file, error)}") from error
         if file.is_dir():
             raise ValueError(f"{name} must be a file, got the folder {file}; add a file's name to it")
         if file.exists() and not file.is_file():

@@ -64,7 +64,7 @@ def cpu_name() -> str:
 def _short(folder: Path | None) -> str:
     """Name a folder without the parts that tell whose machine this is."""
     if folder is None:
-        return "none: no folder is writable, every process compiles"
+        return f"none: {jit.why_not_kept()}, every process compiles"
     for base, name in ((Path(__file__).parents[1], "."), (Path(os.path.expanduser("~")), "~")):
         if folder.is_relative_to(base):
             return f"{name}/{folder.relative_to(base)}"

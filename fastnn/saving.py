@@ -11,13 +11,14 @@ import os
 import re
 import reprlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import fastnn
-from fastnn.atomic import atomic_write
+from fastnn.atomic import atomic_write, check_regular
 
 Array = npt.NDArray[Any]
 
@@ -108,7 +109,7 @@ def save(path: str | os.PathLike[str], model: Any, net: Any) -> None:
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"the model cannot be saved: {error}") from error
     data = from_package.numpy.save(tensors, {METADATA: text})
-    with atomic_write(os.path.realpath(os.fsdecode(path))) as file:
+    with atomic_write(os.path.realpath(_decoded_path(path))) as file:
         file.write(data)
 
 
@@ -141,6 +142,13 @@ def _encoded(value: Any, name: str, advice: str) -> Any:
     raise TypeError(f"{name} cannot be saved without pickle, got {_short(value)}; {advice}")
 
 
+def _decoded_path(path: str | os.PathLike[str]) -> str:
+    decoded = os.fsdecode(path)
+    if "\0" in decoded:
+        raise ValueError(f"path must be one that files can have, got {decoded!r}; use one without NUL")
+    return decoded
+
+
 # -- load -------------------------------------------------------------------------------------------------------------
 
 
@@ -161,9 +169,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     ------
     ValueError
         If the file is damaged, was not written by fastnn or by a newer version of it, describes no model that fastnn
-        can have, or has weights that are not finite.
+        can have, or has weights that are not finite; or if no file can have such a path.
     OSError
-        If it cannot be read.
+        If it cannot be read, or is no regular file.
     ImportError
         If safetensors is not installed.
 
@@ -175,7 +183,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     >>> fastnn.load(path)
     MLP((2, 4, 1), activation=('tanh',), output='logistic', dtype='float32')
     """
-    from_package, path = _safetensors(), os.fsdecode(path)
+    from_package, path = _safetensors(), _decoded_path(path)
+    check_regular(Path(path))
     with open(path, "rb"):
         pass  # Python's own errors of files that cannot be read
     try:

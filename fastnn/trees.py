@@ -80,6 +80,8 @@ def read_tree(path: Path, kind: str) -> Any:
         header = json.loads(content[8 : 8 + length])
         metadata, data = header.pop("__metadata__"), memoryview(content)[8 + length :]
         arrays = {name: _array(entry, data) for name, entry in header.items()}
+        if "kind" not in metadata:
+            raise ValueError("it does not say what it is; if `fastnn.load` takes it, use another path")
         if metadata["kind"] != kind:
             raise ValueError(f"its kind is {metadata['kind']!r}")
         if metadata["checksum"] != _checksum(metadata["tree"], arrays):

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import caching
 
 import fastnn
-from fastnn.kernels import forward, inner, jit
+from fastnn.kernels import forward, jit
 
 
 def double(x, out):
@@ -101,14 +101,6 @@ def test_a_full_disk(folder, monkeypatch, caplog):
     monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
     assert result() == 6.0
     assert "cannot be kept" in caplog.text
-
-
-def test_code_that_holds_an_address_is_not_kept(folder, monkeypatch, caplog):
-    """As without optimisation, NUMBA_OPT=0."""
-    monkeypatch.setattr(inner.EntryLibrary, "has_dynamic_globals", True)
-    assert result() == 6.0
-    assert not jit.is_cached("double")
-    assert "cannot be kept" in caplog.text and "NUMBA_OPT=0" in caplog.text
 
 
 def test_no_home(tmp_path):

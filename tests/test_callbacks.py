@@ -390,7 +390,7 @@ def test_callbacks_without_a_state_may_be_shared():
 def test_time_budget(monkeypatch, caplog):
     """An epoch takes ten seconds, and one more would not be over within the minute."""
     now = [0.0]
-    monkeypatch.setattr(callbacks.time, "time", lambda: now[0])
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(TimeBudget, "on_chunk_end", Callback.on_chunk_end)
 
     class Clock(Callback):
@@ -403,6 +403,18 @@ def test_time_budget(monkeypatch, caplog):
     assert "the time budget of 1min is used up after 5 epochs" in caplog.text
     assert_same(model, classifier(max_iter=5).fit(X, Y))
     assert classifier(Clock(), budget, max_iter=20).fit(X, Y).n_iter_ == 1  # of the job, not of each fit
+
+
+def test_time_budget_in_another_process(monkeypatch):
+    """Its clock may have begun at another time; and one that is set back does not matter within a process."""
+    clock, day = [1000.0], [5e8]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(callbacks.time, "time", lambda: day[0])
+    budget = TimeBudget("1h")
+    day[0] -= 86400
+    sent = pickle.dumps(budget)
+    clock[0], day[0] = 20.0, day[0] + 600
+    assert pickle.loads(sent)._deadline == clock[0] + 3000
 
 
 def test_time_budget_within_an_epoch(monkeypatch):

@@ -582,7 +582,7 @@ def test_durations(text, seconds):
 
 
 @pytest.mark.parametrize(("duration", "kind"), [
-    *((text, ValueError) for text in ("", "3", "h", "3 parsecs", "-3h", "3h x", -1, math.nan, -math.inf)),
+    *((text, ValueError) for text in ("", "3", "h", "3 parsecs", "-3h", "3h x", "\uff13h", -1, math.nan, -math.inf)),
     *((thing, TypeError) for thing in (None, True, b"3h", [3], 3j, datetime.timedelta(hours=3), np.ones(1))),
 ], ids=repr)  # fmt: skip
 def test_no_durations(duration, kind):
@@ -598,6 +598,17 @@ def test_what_cannot_be(tmp_path):
         classifier(Checkpoint(tmp_path / "c"), solver="lbfgs").fit(X, Y)
     with pytest.raises(ValueError, match="callbacks must have at most one Checkpoint, got 2"):
         classifier(Checkpoint(tmp_path / "c"), Checkpoint(tmp_path / "d")).fit(X, Y)
+
+
+def test_the_root_is_no_file():
+    with pytest.raises(ValueError, match=r"^path of Checkpoint must be a file, got the folder /"):
+        classifier(Checkpoint("/")).fit(X, Y)
+
+
+def test_a_saved_model_is_no_checkpoint(tmp_path):
+    fastnn.MLP((2, 2)).save(tmp_path / "c")
+    with pytest.raises(ValueError, match=r"no fastnn checkpoint: .*if `fastnn.load` takes it, use another path"):
+        classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
 
 
 NO_FOLDER = r"^path of {} must be in a folder that is there, got .*none/file; make the folder .*none$"

@@ -233,6 +233,27 @@ def test_what_is_no_regular_file_stays(tmp_path):
     with pytest.raises(OSError, match="pipe must be a regular file, not a folder, a device or a pipe; use another"):
         fastnn.MLP((2, 2)).save(tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo() and os.listdir(tmp_path) == ["pipe"]
+    for path in (tmp_path / "pipe", tmp_path, "/dev/null"):
+        with pytest.raises(OSError, match=f"^{path} must be a regular file"):
+            fastnn.load(path)
+
+
+def test_a_path_with_nul():
+    message = r"^path must be one that files can have, got 'a\\x00b'; use one without NUL$"
+    for call in (fastnn.load, fastnn.MLP((2, 2)).save):
+        with pytest.raises(ValueError, match=message):
+            call("a\0b")
+
+
+def test_a_file_keeps_its_permissions(tmp_path):
+    path, link, net = tmp_path / "net", tmp_path / "link", fastnn.MLP((2, 2))
+    link.symlink_to(path)
+    net.save(path)
+    for mode in (0o600, 0o440):
+        path.chmod(mode)
+        for name in (path, link):
+            net.save(name)
+            assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 # -- what ends the writing --------------------------------------------------------------------------------------------

@@ -623,6 +623,18 @@ def test_a_compiler_that_is_switched_off_later(small):
     assert "fastnn needs Numba's compiler" in run_script(script, **small)[0]
 
 
+def test_ctrl_c_within_an_import_does_not_stop_the_next_compile():
+    """It may come where the lock of imports has just been taken, as here, and another thread imports."""
+    script = """if True:
+        import _imp, importlib
+        from fastnn.kernels.listening import call_apart
+        _imp.acquire_lock()
+        print(call_apart(importlib.import_module, "this").__name__)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("this\n"), done.stderr
+
+
 # -- warmup ------------------------------------------------------------------------------------------------------------
 
 
@@ -665,6 +677,15 @@ def test_warmup_fails_where_nothing_can_be_kept(monkeypatch, capsys):
     monkeypatch.setattr(jit, "is_cached", lambda name: False)
     assert main(["warmup", "--dtype", "float32"]) == 1
     assert "set NUMBA_CACHE_DIR" in capsys.readouterr().err
+
+
+def test_warmup_tells_of_code_that_cannot_be_kept(monkeypatch, capsys):
+    monkeypatch.setattr(jit, "is_cached", lambda name: False)
+    monkeypatch.setattr(jit, "cache_folder", lambda: None)
+    monkeypatch.setattr(jit.numba.config, "OPT", 0)
+    assert jit.cache_folders.__wrapped__() == []
+    assert main(["warmup", "--dtype", "float32"]) == 1
+    assert "not kept: with NUMBA_OPT=0 they cannot be kept; unset it" in capsys.readouterr().err
 
 
 def test_warmup_refuses_other_dtypes():

@@ -290,7 +290,7 @@ def _note_of_waiting() -> Iterator[None]:
 
     def tell() -> None:
         if _notes.acquire(blocking=False):
-            lost = "no folder is writable, so the next process does it again"
+            lost = f"{why_not_kept()}, so the next process does it again"
             _warn("compiling the kernels; %s", "this machine keeps them" if cache_folder() else lost)
 
     timer = threading.Timer(NOTE_AFTER, tell)
@@ -433,12 +433,6 @@ class CacheFiles(caching.CompileResultCacheImpl):  # type: ignore[misc]
     def __init__(self, function: Callable[..., Any], folder: Path) -> None:
         self._locator, self._filename_base = Locator(folder), function.__name__
 
-    def check_cachable(self, compiled: Any) -> bool:
-        """As Numba's own, whose warning needs the file of the source."""
-        if compiled.library.has_dynamic_globals:
-            raise ValueError("they hold addresses of this process, as without optimisation (NUMBA_OPT=0)")
-        return True
-
 
 CHECKSUM_SIZE = 16
 
@@ -531,6 +525,11 @@ def cache_folder() -> Path | None:
     return None
 
 
+def why_not_kept() -> str:
+    """Return why there is no `cache_folder`."""
+    return "no folder is writable" if numba.config.OPT else "with NUMBA_OPT=0 they cannot be kept"
+
+
 UNUSED_AFTER = 90 * 86400  # seconds
 _FOLDER = re.compile(r"kernels-[0-9a-f]{16}(-[0-9a-f]{32})?")  # of ours, or one that is being removed
 
@@ -564,6 +563,8 @@ def _remove_if_unused(folder: Path) -> None:
 @functools.cache
 def cache_folders() -> list[Path]:
     """Return where this version's machine code for this CPU may be kept; what others have left there is used too."""
+    if not numba.config.OPT:  # it has addresses of this process, which optimisation removes
+        return []
     package = Path(__file__).parents[1]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     chosen = numba.config.CACHE_DIR

@@ -4,6 +4,8 @@ Signals reach the main thread alone, and Python's handlers run there between byt
 what they raise in a callback or a destructor is lost. So another thread calls while the main one waits.
 """
 
+import _imp
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +22,7 @@ def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     if threading.get_ident() != threading.main_thread().ident:
         return function(*arguments)
+    _free_imports()
     results: list[Any] = []
     errors: list[BaseException] = []
     bell = threading.Lock()
@@ -42,3 +45,13 @@ def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def _free_imports() -> None:
+    """Release Python's lock of all imports, which Ctrl-C within one may have left with this thread.
+
+    It is held for some bytecodes, never by who calls functions; another thread that imports would wait for ever.
+    """
+    with contextlib.suppress(RuntimeError):  # it is not held by this thread
+        while True:
+            _imp.release_lock()

@@ -45,8 +45,8 @@ class Running:
         finally:
             self._of_thread.waits = False
 
-    def _code(self, code, dtype):
-        return functools.partial(self._call, code(dtype))
+    def _code(self, code, *kind):
+        return functools.partial(self._call, code(*kind))
 
     def _call(self, code, crew, arguments):
         is_short = not len(crew) and not getattr(self._of_thread, "waits", False)

@@ -28,6 +28,7 @@ import numba
 import numpy as np
 from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
 from fastnn.kernels.inner import Entry, Inner, on_unlocking, others_may_compile
 from fastnn.kernels.listening import call_apart
@@ -105,16 +106,23 @@ _compiling = threading.RLock()
 
 
 _llvm = llvm.ffi.lib._lock
+_contexts = [vars(type(cpu_target))[f"_toplevel_{kind}_context"]._lock for kind in ("target", "typing")]
 
 
 def _before_fork() -> None:
+    # From now on Numba's context is there: a thread that makes it has its lock, and waits for the compiler's.
+    cpu_target.target_context  # noqa: B018
     _compiling.acquire()
     global_compiler_lock.acquire()
+    for lock in _contexts:
+        lock.acquire()
     _llvm.__enter__()
 
 
 def _after_fork() -> None:
     _llvm.__exit__(None, None, None)
+    for lock in _contexts:
+        lock.release()
     global_compiler_lock.release()
     _compiling.release()
 

@@ -868,7 +868,7 @@ INTERRUPTED = """
         return fastnn.MLPClassifier((60, 60), solver=solver, **settings, **params)
 
     def interrupted(model, longest=0.08):
-        """Fit until a moment; return whether it came to the end before, and to that of what the last epoch writes."""
+        # Whether it came to the end before a moment, and to that of what the last epoch writes.
         came.clear()
         try:
             try:

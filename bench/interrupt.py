@@ -1,7 +1,7 @@
 """How long Ctrl-C takes to leave a usable model: `python bench/interrupt.py`.
 
-SIGINT comes at random moments of a fit; the time is that from it until `fit` is back and the model has predicted a row.
-What comes before the training, as while scikit-learn checks the rows, raises KeyboardInterrupt: counted apart.
+SIGINT comes at random moments of a fit; the time is that from it until `fit` is back. The model then predicts a row. What
+comes before the training, as while scikit-learn checks the rows, raises KeyboardInterrupt: counted apart.
 """
 
 import argparse
@@ -76,8 +76,11 @@ def interrupt(job, n_moments, seed):
         begun.clear()
         sent = send_after(moments.uniform(0, job.seconds))
         with contextlib.suppress(KeyboardInterrupt):
-            model.fit(X, y).predict(X[:1])
-        taken = time.perf_counter() - sent[0]
+            try:
+                model.fit(X, y)
+            finally:
+                taken = time.perf_counter() - sent[0]
+            model.predict(X[:1])  # which it is fit for; a first prediction compiles, whatever was before
         results.append((bool(begun) and begun[0] < sent[0], taken))
     return results
 

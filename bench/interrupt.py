@@ -1,7 +1,7 @@
 """How long Ctrl-C takes to leave a usable model: `python bench/interrupt.py`.
 
-SIGINT comes at random moments of a fit; the time is that from it until `fit` is back. The model then predicts a row. What
-comes before the training, as while scikit-learn checks the rows, raises KeyboardInterrupt: counted apart.
+SIGINT comes at random moments of a fit; the time is that from it until `fit` is back. The model then predicts a row.
+What comes before the training, as while scikit-learn checks the rows, raises KeyboardInterrupt: counted apart.
 """
 
 import argparse

@@ -14,7 +14,7 @@ of its own, and do not hold the lock of the interpreter.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -346,21 +346,27 @@ class Engine:
         self._parts, self._sparse_parts = parts, sparse_parts
         self._known: dict[np.dtype[Any], tuple[list[Wanted], list[Wanted], Wanted]] = {}
 
+    def _name(self, dtype: np.dtype[Any]) -> str:
+        return _NAMES[dtype] + self._suffix
+
+    def _names(self, dtype: np.dtype[Any], parts: Iterable[str]) -> list[str]:
+        return [f"{self._name(dtype)}-{part}" for part in parts]
+
     def _wanted(self, dtype: np.dtype[Any]) -> tuple[list[Wanted], list[Wanted], Wanted]:
         """Return the parts, those of sparse rows, and what starts them."""
         if dtype not in self._known:
-            arguments, name = self._argument_types(numba.from_dtype(dtype)), _NAMES[dtype] + self._suffix
+            arguments = self._argument_types(numba.from_dtype(dtype))
 
             def wanted(parts: Mapping[str, tuple[Any, Sequence[Any]]]) -> list[Wanted]:
                 return [
-                    Wanted(part_of(function, frame, arguments, f"{name}-{part}"), types.void(*CALL), f"{name}-{part}")
-                    for part, (function, frame) in parts.items()
+                    Wanted(part_of(function, frame, arguments, name), types.void(*CALL), name)
+                    for name, (function, frame) in zip(self._names(dtype, parts), parts.values(), strict=True)
                 ]
 
             given = list(arguments.values())
             codes, passed = (given[:1], given[1:]) if self._parts else ([], given)
             signature = types.void(*codes, CREW, types.Tuple(passed))  # type: ignore[attr-defined]
-            start = Wanted(self._start, signature, name, self._nogil)
+            start = Wanted(self._start, signature, self._name(dtype), self._nogil)
             # Two threads may come here at once, and must get the same.
             self._known.setdefault(dtype, (wanted(self._parts), wanted(self._sparse_parts), start))
         return self._known[dtype]
@@ -379,5 +385,4 @@ class Engine:
 
     def is_compiled(self, dtype: np.dtype[Any]) -> bool:
         """Whether this dtype's code is there, in this process or on disk, so that nobody waits for the compiler."""
-        parts, _, start = self._wanted(dtype)
-        return all(is_ready(one.name) for one in (*parts, start))
+        return all(is_ready(name) for name in (*self._names(dtype, self._parts), self._name(dtype)))

@@ -23,9 +23,9 @@ from fastnn.kernels.plan import (
     TILE_OUT_WIDTH,
     WEIGHTS,
 )
-from fastnn.kernels.products import fill, panel_number, panel_width, round_up
+from fastnn.kernels.products import fill, panel_number, panel_width
 from fastnn.kernels.simd import UNIT_BITS, lanes_of, sparse_row, sparse_tile, transpose_block, view
-from fastnn.kernels.step import leading_dimension, place_of_gradient, place_of_tile, places_of
+from fastnn.kernels.step import extent_of, place_of_gradient, place_of_tile, places_of
 
 
 @jit
@@ -35,7 +35,7 @@ def sparse_forward(
     """Z = W . x + b, by unit, as part of `forward_block`; 0 in rows of padding."""
     first_row, index, index_at = places_of(order, identity, position)
     layer, tile_at, lanes = layers_of[block, 0], number * plan[SCRATCH] + plan[TILE], lanes_of(scratch)
-    width, ld = round_up(n_rows, lanes), leading_dimension(n_rows, scratch)
+    width, ld = extent_of(n_rows, scratch)
     n_in, n_out = layer[N_IN], layer[N_OUT]
     for r in range(0, width, lanes):
         n = min(lanes, n_rows - r)

@@ -79,6 +79,12 @@ def leading_dimension(n_rows, array):
 
 
 @jit
+def extent_of(n_rows, array):
+    """How wide a block is by unit: its rows with those that fill vectors, and the distance of its units."""
+    return round_up(n_rows, lanes_of(array)), leading_dimension(n_rows, array)
+
+
+@jit
 def gather_targets(
     scratch, at, weight_at, ld, labels, targets, sample_weight, scale, first_row, index, index_at, n_rows, n_out, width
 ):
@@ -146,7 +152,7 @@ def forward_block(
 ):  # fmt: skip
     """Carry a block to the last pre-activations, by unit."""
     first_row, index, index_at = places_of(order, identity, position)
-    layers, width, ld = layers_of[block], round_up(n_rows, lanes_of(scratch)), leading_dimension(n_rows, scratch)
+    layers, (width, ld) = layers_of[block], extent_of(n_rows, scratch)
     n_in, inputs = layers[0, N_IN], layers[0, INPUT_UNITS]
     if indptr.size == 0:
         rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width)
@@ -173,7 +179,7 @@ def loss_block(
     """Losses of a block, and its deltas in the place of the last pre-activations; see `loss_backward`."""
     first_row, index, index_at = places_of(order, identity, position)
     layer, base, T = layers_of[block, layers_of.shape[1] - 1], number * plan[SCRATCH], scratch.dtype.type
-    n_out, width, ld = layer[N_OUT], round_up(n_rows, lanes_of(scratch)), leading_dimension(n_rows, scratch)
+    n_out, (width, ld) = layer[N_OUT], extent_of(n_rows, scratch)
     gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, T(scale),
                    first_row, index, index_at, n_rows, n_out, width)
     loss = view(scratch, base + plan[WORK], ld)
@@ -191,7 +197,7 @@ def backward_block(
 ):
     """Carry the deltas of a block from the last layer to the first, leaving each where the gradient wants it."""
     layers, base = layers_of[block], number * plan[SCRATCH]
-    width, ld = round_up(n_rows, lanes_of(scratch)), leading_dimension(n_rows, scratch)
+    width, ld = extent_of(n_rows, scratch)
     lanes = lanes_of(scratch)
     n_layers = layers.shape[0]
     dz = layers[n_layers - 1, OUTPUT_UNITS]

@@ -198,10 +198,10 @@ class Remembering:
         return getattr(self._context, name)
 
     def resolve_function_type(self, function: Any, args: Any, kws: Any) -> Any:
-        if is_extreme_of_integers(function, args):  # for which Numba compiles a function
-            return types.int64(types.int64, types.int64)
         if kws:
             return self._context.resolve_function_type(function, args, kws)
+        if is_extreme_of_integers(function, args):  # for which Numba compiles a function
+            return types.int64(types.int64, types.int64)
         key = function, args
         if key not in self._known:
             self._known[key] = self._context.resolve_function_type(function, args, kws)

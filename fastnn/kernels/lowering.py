@@ -151,7 +151,7 @@ class InnerLower(Lower):  # type: ignore[misc]
     def _member(self, array_type: Any, array: Any, name: str) -> Any:
         return self.context.data_model_manager[array_type].get(self.builder, array, name)
 
-    # -- ranges -------------------------------------------------------------------------------------------------------
+    # -- calls, ranges ------------------------------------------------------------------------------------------------
 
     def _lower_call_normal(self, fnty: Any, expr: Any, signature: Any) -> Any:
         if is_extreme_of_integers(fnty, signature.args):

@@ -19,14 +19,14 @@ def kernels():
     from fastnn.kernels import activations, jit, optimizers, products
 
     @numba.njit(**jit.FLAGS)
-    def forward(layer, scratch, params, ld):
+    def forward(layer, scratch, params, ld, state):
         for _ in range(REPEATS):
-            products.layer_forward(layer, scratch, params, ld, ld)
+            products.layer_forward(layer, scratch, params, ld, ld, state)
 
     @numba.njit(**jit.FLAGS)
-    def backward(layer, scratch, da_at, dz_at, params, ld):
+    def backward(layer, scratch, da_at, dz_at, params, ld, state):
         for _ in range(REPEATS):
-            products.layer_backward(layer, scratch, da_at, dz_at, params, ld, ld)
+            products.layer_backward(layer, scratch, da_at, dz_at, params, ld, ld, state)
 
     @numba.njit(**jit.FLAGS)
     def gradient(tile, a, b, n, width, w, moments):
@@ -76,7 +76,7 @@ class Products(BestOfSecond):
     param_names = ("dtype",)
 
     def setup(self, dtype):
-        from fastnn.kernels import plan, simd
+        from fastnn.kernels import plan, simd, team
         from fastnn.layout import empty, panels
 
         self.forward, self.backward, self.gradient, *_ = kernels()
@@ -90,15 +90,15 @@ class Products(BestOfSecond):
         self.width = panels(1000, simd.lanes(real))[0][1]
         self.tile, self.w = (empty(self.width**2, real) for _ in range(2))
         self.a, self.b = (empty(256 * self.width, real) for _ in range(2))
-        self.moments = empty(2 * self.w.size, real)
+        self.moments, self.state = empty(2 * self.w.size, real), empty(team.state_size(1), np.int64)
         for product in (self.time_forward, self.time_backward, self.time_gradient):
             product(dtype)
 
     def time_forward(self, dtype):
-        self.best(lambda: self.forward(self.layer, self.scratch, self.params, ROWS))
+        self.best(lambda: self.forward(self.layer, self.scratch, self.params, ROWS, self.state))
 
     def time_backward(self, dtype):
-        arguments = self.layer, self.scratch, self.delta_at, self.output_at, self.params, ROWS
+        arguments = self.layer, self.scratch, self.delta_at, self.output_at, self.params, ROWS, self.state
         self.best(lambda: self.backward(*arguments))
 
     def time_gradient(self, dtype):

@@ -6,11 +6,13 @@ import pytest
 import reference
 from helpers import DTYPES
 
-from fastnn.kernels import plan, products, simd
+from fastnn.kernels import plan, products, simd, team
 from fastnn.layout import panels
 
 CONTRACTIONS = (1, 2, 3, 4, 7, 8, 9, 64, 257)
 UNTOUCHED = -99.0
+GOES_ON, STOPS = np.zeros((2, team.state_size(1)), np.int64)
+STOPS[team.STOP] = 1
 
 
 @numba.njit
@@ -44,8 +46,8 @@ def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, 
 
 
 @numba.njit
-def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):
-    products.product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width)
+def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width, state):
+    products.product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width, state)
 
 
 @numba.njit
@@ -64,8 +66,8 @@ def copy_first(target, target_at, source, source_at, n):
 
 
 @numba.njit
-def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
-    products.layer_backward(layer, scratch, da_at, dz_at, params, ld, width)
+def layer_backward(layer, scratch, da_at, dz_at, params, ld, width, state):
+    products.layer_backward(layer, scratch, da_at, dz_at, params, ld, width, state)
 
 
 @numba.njit
@@ -301,7 +303,7 @@ def test_product_by_unit(dtype, m):
         a, b = integers(rng, (k, m), dtype), integers(rng, (k, ld), dtype)
         c = np.full((m, ld), UNTOUCHED, dtype)
         in_panels = reference.to_panels(a, panels(m, lanes))
-        product_by_unit(c.reshape(-1), 0, in_panels, 0, k, m, m, b.reshape(-1), 0, k, ld, width)
+        product_by_unit(c.reshape(-1), 0, in_panels, 0, k, m, m, b.reshape(-1), 0, k, ld, width, GOES_ON)
         np.testing.assert_array_equal(c[:, :width], a.T @ b[:, :width])
         assert (c[:, width:] == UNTOUCHED).all()
 
@@ -319,10 +321,22 @@ def test_layer_backward(dtype, n_out, n_in):
         width, ld = vectors * lanes, vectors * lanes + 5
         dz = integers(rng, (n_out, ld), dtype)
         scratch = np.concatenate([dz.reshape(-1), np.full(n_in * ld, UNTOUCHED, dtype)])
-        layer_backward(layer, scratch, dz.size, 0, params, ld, width)
+        layer_backward(layer, scratch, dz.size, 0, params, ld, width, GOES_ON)
         da = scratch[dz.size :].reshape(n_in, ld)
         np.testing.assert_array_equal(da[:, :width], w[:n_in] @ dz[:, :width])
         assert (da[:, width:] == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_team_that_is_to_stop_begins_no_panel(dtype):
+    """A layer of a large network may take longer than Ctrl-C should."""
+    n, width = 100, 16
+    layer = np.zeros(plan.N_LAYER_FIELDS, np.int64)
+    layer[[plan.N_IN, plan.N_OUT]] = n
+    params, scratch = np.ones((n + 1) * 2 * n, dtype), np.full(2 * n * width, UNTOUCHED, dtype)
+    product_by_unit(scratch, 0, params, 0, n, n, n, scratch, n * width, n, width, width, STOPS)
+    layer_backward(layer, scratch, 0, n * width, params, width, width, STOPS)
+    assert (scratch == UNTOUCHED).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -31,6 +31,7 @@ from fastnn.kernels.simd import (
     transposed_kernel,
     view,
 )
+from fastnn.kernels.team import is_stopped
 
 L2 = 2**20  # bytes: a matrix that is smaller is taken to lie there
 MOST_PANELS = 22  # of W that one sum goes through: with `PANEL_VECTORS` vectors of input units, 200 KiB
@@ -79,14 +80,15 @@ def multiply(c, c_at, ldc, a, a_at, lda, b, b_at, ldb, k, m, width, accumulate, 
 
 
 @jit
-def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):
+def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width, state):
     """C[m, width] = sum over k of A[k, m] B[k, width]: A in panels of `slow` rows over `fast` units, B, C by unit.
 
-    While one panel of A is at work the next one is on its way: it may lie in L3, or in another core's cache.
+    While one panel of A is at work the next one is on its way: it may lie in L3, or in another core's cache. A large
+    matrix takes long: a team that is to stop does so before the next panel.
     """
     lanes = lanes_of(c)
     unit = 0
-    while unit < m:
+    while unit < m and not is_stopped(state):
         panel = panel_width(fast - unit, lanes)
         following, row = a_at + (unit + panel) * slow, 0
         ahead_stop = following + panel_width(fast - unit - panel, lanes) * slow if unit + panel < m else following
@@ -100,11 +102,11 @@ def product_by_unit(c, c_at, a, a_at, slow, fast, m, b, b_at, k, ld, width):
 
 
 @jit
-def layer_forward(layer, scratch, params, ld, width):
+def layer_forward(layer, scratch, params, ld, width, state):
     """Z = W . A + b, by unit."""
     n_in = layer[N_IN] + 1
     product_by_unit(scratch, layer[OUTPUT_UNITS], params, layer[WEIGHTS], n_in, layer[N_OUT], layer[N_OUT],
-                    scratch, layer[INPUT_UNITS], n_in, ld, width)
+                    scratch, layer[INPUT_UNITS], n_in, ld, width, state)
 
 
 @jit
@@ -119,7 +121,7 @@ def equal_panels(left, lanes):
 
 
 @jit
-def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
+def layer_backward(layer, scratch, da_at, dz_at, params, ld, width, state):
     """DA = W . dZ, by unit: a few input units at a time, whose part of W stays in L2 while all rows meet it.
 
     The sums go through as many panels of W as have one width; meanwhile the next units' part of W is on its way.
@@ -132,6 +134,8 @@ def layer_backward(layer, scratch, da_at, dz_at, params, ld, width):
         panels = equal_panels(n_out - unit, lanes)
         k = min(panel, n_out - unit)
         for start in range(0, m, most):
+            if is_stopped(state):
+                break
             stop = min(m, start + most)
             ahead = most * panel if stop < m else 0
             row = 0

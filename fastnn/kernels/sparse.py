@@ -26,11 +26,12 @@ from fastnn.kernels.plan import (
 from fastnn.kernels.products import fill, panel_number, panel_width
 from fastnn.kernels.simd import UNIT_BITS, lanes_of, sparse_row, sparse_tile, transpose_block, view
 from fastnn.kernels.step import extent_of, place_of_gradient, place_of_tile, places_of
+from fastnn.kernels.team import is_stopped
 
 
 @jit
 def sparse_forward(
-    number, block, position, n_rows, plan, layers_of, data, indices, indptr, order, params, scratch, identity
+    number, block, position, n_rows, plan, layers_of, data, indices, indptr, order, params, scratch, identity, state
 ):
     """Z = W . x + b, by unit, as part of `forward_block`; 0 in rows of padding."""
     first_row, index, index_at = places_of(order, identity, position)
@@ -40,7 +41,7 @@ def sparse_forward(
     for r in range(0, width, lanes):
         n = min(lanes, n_rows - r)
         unit = 0
-        while unit < n_out:
+        while unit < n_out and not is_stopped(state):
             panel = panel_width(n_out - unit, lanes)
             for i in range(n):
                 row = first_row + index[index_at + r + i]

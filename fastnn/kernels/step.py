@@ -158,13 +158,11 @@ def forward_block(
         rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width)
         fill(scratch, inputs + n_in * ld, ld, scratch.dtype.type(1.0))
     for l in range(layers.shape[0]):
-        if is_stopped(state):
-            break
         layer = layers[l]
         if l == 0 and indptr.size > 0:
             call_code(codes[SPARSE_FORWARD], number, sparse_frame((block, position, n_rows, arguments)))
         else:
-            layer_forward(layer, scratch, params, ld, width)
+            layer_forward(layer, scratch, params, ld, width, state)
         if l + 1 < layers.shape[0]:
             n_out = layer[N_OUT]
             activation_forward(layer[ACTIVATION], view(scratch, layer[OUTPUT_UNITS], n_out * ld))
@@ -202,8 +200,6 @@ def backward_block(
     n_layers = layers.shape[0]
     dz = layers[n_layers - 1, OUTPUT_UNITS]
     for l in range(n_layers - 1, -1, -1):
-        if is_stopped(state):
-            break
         layer = layers[l]
         n_out = layer[N_OUT]
         if plan[NARROW]:
@@ -214,7 +210,7 @@ def backward_block(
             units_to_rows(rows, layer[DELTA_ROWS], plan[CAPACITY], first, scratch, dz, ld, n_out, width)
         if l > 0:
             da = base + (plan[DELTA_A] if (n_layers - l) % 2 else plan[DELTA_B])
-            layer_backward(layer, scratch, da, dz, params, ld, width)
+            layer_backward(layer, scratch, da, dz, params, ld, width, state)
             n = layer[N_IN] * ld
             activation_backward(layers[l - 1, ACTIVATION], view(scratch, da, n), view(scratch, layer[INPUT_UNITS], n))
             dz = da

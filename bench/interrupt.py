@@ -17,8 +17,9 @@ import tempfile
 import threading
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's fastnn and bench
@@ -38,7 +39,9 @@ class Job:
     batch_size: int
     seconds: float
     is_cold: bool = False  # each time in a process of its own, with no kernels on disk
-    solver: str = "adam"
+    density: float = 1.0  # of rows that are a sparse matrix where it is less
+    is_kept: bool = False  # in a checkpoint, again and again
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 JOBS = {
@@ -47,27 +50,33 @@ JOBS = {
     "mnist": Job("60 000 rows, 784-256-128-10", 60_000, (784, 256, 128, 10), 128, 3.0),
     "full": Job("60 000 rows in one batch, 784-1024-1024-10", 60_000, (784, 1024, 1024, 10), 60_000, 6.0),
     "weights": Job("80 million weights, 1000-8400-8400-10", 2_000, (1000, 8400, 8400, 10), 200, 8.0),
+    "validated": Job(
+        "the same with early stopping", 2_000, (1000, 8400, 8400, 10), 200, 8.0, settings={"early_stopping": True}
+    ),
+    "kept": Job("9 million weights, checkpoints all the time", 2_000, (1000, 3000, 2000, 10), 200, 8.0, is_kept=True),
+    "row": Job("9 million weights, one row a batch", 2_000, (1000, 3000, 2000, 10), 1, 3.0),
+    "wide": Job("200 000 inputs, 200 000-96-10", 1_000, (200_000, 96, 10), 200, 6.0),
+    "sparse": Job("20 000 entries a row, 40 000-64-10", 2_000, (40_000, 64, 10), 2_000, 6.0, density=0.5),
     "rows": Job("ten million rows, 4-8-3", 10_000_000, (4, 8, 3), 1000, 6.0),
-    "lbfgs": Job("five million rows, 8-4-3, L-BFGS", 5_000_000, (8, 4, 3), 200, 3.0, solver="lbfgs"),
+    "lbfgs": Job("five million rows, 8-4-3, L-BFGS", 5_000_000, (8, 4, 3), 200, 3.0, settings={"solver": "lbfgs"}),
     "cold": Job("20 rows, kernels to be compiled first", 20, (2, 4, 2), 20, 4.0, is_cold=True),
 }
 
 
 def interrupt(job, n_moments, seed):
     """Interrupt fits of a job; return whether the training had begun, and how long Ctrl-C took, of each."""
-    import numpy as np
-
-    from fastnn import MLPClassifier
+    from fastnn import Checkpoint, MLPClassifier
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("ignore")
-    X, y = np.random.default_rng(0).random((job.n_rows, job.sizes[0]), "float32"), np.arange(job.n_rows) % job.sizes[-1]
+    X, y = examples(job)
+    folder = tempfile.TemporaryDirectory()
     model = MLPClassifier(
-        job.sizes[1:-1], solver=job.solver, batch_size=job.batch_size, max_iter=10**9, n_iter_no_change=10**9,
-        random_state=0, tol=0, max_fun=10**9,
+        job.sizes[1:-1], batch_size=job.batch_size, max_iter=10**9, n_iter_no_change=10**9, random_state=0, tol=0,
+        max_fun=10**9, callbacks=[Checkpoint(Path(folder.name, "kept"), 0.1)] if job.is_kept else None, **job.settings,
     )  # fmt: skip
     if not job.is_cold:
-        load(X[:100], y[:100], job.solver)
+        load(X[:100], y[:100], job.settings.get("solver", "adam"))
     begun = []
     for name in ("_train_stochastic", "_train_lbfgs"):  # from where on there is a network
         setattr(MLPClassifier, name, noted(getattr(MLPClassifier, name), begun))
@@ -83,6 +92,18 @@ def interrupt(job, n_moments, seed):
             model.predict(X[:1])  # which it is fit for; a first prediction compiles, whatever was before
         results.append((bool(begun) and begun[0] < sent[0], taken))
     return results
+
+
+def examples(job):
+    """Rows, an array or a sparse matrix, and their labels."""
+    import numpy as np
+    from scipy import sparse
+
+    rng, shape = np.random.default_rng(0), (job.n_rows, job.sizes[0])
+    X = rng.random(shape, "float32")
+    if job.density < 1:
+        X = sparse.csr_matrix(np.where(rng.random(shape, "float32") < job.density, X, np.float32(0)))
+    return X, np.arange(job.n_rows) % job.sizes[-1]
 
 
 def noted(function, moments):

@@ -348,11 +348,12 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
         # Each fit begins with a new optimizer; partial_fit goes on with the one there is, whatever the parameters say.
         kept = self._kept_optimizer(net) if incremental else None
         self.discard_optimizer()
-        self._optimizer, self._schedule = kept or (self._new_optimizer(), self._new_schedule())
+        optimizer, schedule = kept or (self._new_optimizer(), self._new_schedule())
+        self._schedule, self._optimizer = schedule, optimizer  # where this is, both are
         training = Training(
             net=net,
-            optimizer=self._optimizer,
-            schedule=self._schedule,
+            optimizer=optimizer,
+            schedule=schedule,
             plateau=plateau,
             batch_size=self._batch_size(X.shape[0] if rows is None else len(rows)),
             alpha=self.alpha,

@@ -175,8 +175,8 @@ class FittedNetwork(SklearnExchange):
             optimizer = getattr(optimizers, state["rule"])(**state["settings"])
             net.set_moments(optimizer, state["moments"])
             optimizer.steps = state["steps"]
-            self._optimizer = optimizer
             self._schedule = getattr(training, state["schedule"])(**state["schedule_settings"])
+            self._optimizer = optimizer
         if "_optimizer" in self.__dict__ and net.owns(self._optimizer):
             return self._optimizer, self._schedule
         return None

@@ -39,6 +39,7 @@ ROWS_PER_READ = 6
 # those of its products, and so does a row. Between calls Python sees Ctrl-C; how long the first took sets the others.
 FLOPS_PER_CALL, FLOPS_BESIDE_STEP, FLOPS_BESIDE_ROW = 1e9, 1e5, 1500
 FLOPS_BESIDE_ENTRY = 1000  # of a sparse row
+FLOPS_BESIDE_WEIGHT = 64  # of a large network, whose weights and moments wait for memory
 SECONDS_PER_CALL = 0.1
 FLOPS_PER_FORWARD = 4e9  # of the first call of a prediction, in float32
 MOST_UNLESS_RUN = 3  # times `FLOPS_PER_THREAD`: a prediction of one thread, unless it is one of a run of calls
@@ -575,8 +576,7 @@ class MLP:
 
     def epochs_per_call(self, examples: Examples, n_rows: int, batch_size: int) -> int:
         """How many epochs of so many rows go into one call of `train` before Python wants to be asked again."""
-        flops = self._flops_of_step(examples.rows, n_rows)
-        flops += -(-n_rows // batch_size) * FLOPS_BESIDE_STEP + n_rows * _flops_beside_row(examples.rows)
+        flops = -(-n_rows // batch_size) * self._flops_within_step(examples.rows, batch_size)
         return max(1, int(min(FLOPS_PER_EPOCHS / flops, ROWS_PER_EPOCHS / n_rows)))
 
     def train_part(
@@ -600,8 +600,8 @@ class MLP:
     def _adopt(self, optimizer: Optimizer) -> Array:
         """Return the optimizer's moments, which are of this network from now on."""
         if optimizer.owner is None:
-            optimizer.owner = self._owner
             optimizer.moments = empty(optimizer.n_moments * self._layout.n_params, self.dtype)
+            optimizer.owner = self._owner  # after them: Ctrl-C may come in between
         elif not self.owns(optimizer):
             raise ValueError(
                 "optimizer holds the moments of another network, or of a machine with other vectors; "
@@ -624,9 +624,8 @@ class MLP:
         first: int = 0,
     ) -> None:
         """Train on the rows [first, n_rows) in calls of the engine short enough that Ctrl-C need not wait long."""
-        flops = self._flops_of_step(examples.rows, batch_size)
-        flops_of_row = (flops + FLOPS_BESIDE_STEP) / batch_size + _flops_beside_row(examples.rows)
-        call_rows = n_rows if epochs.n > 1 else max(1, int(FLOPS_PER_CALL / flops_of_row / batch_size)) * batch_size
+        steps = max(1, int(FLOPS_PER_CALL / self._flops_within_step(examples.rows, batch_size)))
+        call_rows = n_rows if epochs.n > 1 else steps * batch_size
         with self._engine(examples, n_rows, batch_size, alpha, epochs, order, optimizer) as run:
             for start, stop in _calls(first, n_rows, call_rows, batch_size):
                 try:
@@ -659,7 +658,7 @@ class MLP:
         flops = self._flops_of_step(X, batch_size)
         n_threads = self._threads_for(self._in_float32(flops))
         is_long = flops * epochs.n * n_rows >= FLOPS_PER_THREAD * batch_size  # else it ends before it would be counted
-        is_listened_to = flops >= FLOPS_PER_CALL  # a batch takes as long as Ctrl-C may
+        is_listened_to = self._flops_within_step(X, batch_size) >= FLOPS_PER_CALL  # a batch takes as long as Ctrl-C may
         code = epoch.code(self.dtype, X.sparse)  # compiled before CPUs are held
         distance = 0 if order is None or len(order) == n_rows else n_rows
         rule, hyper = (optimizer.code, optimizer.hyper(self.dtype)) if optimizer else (NONE, _NO_SETTINGS)
@@ -697,6 +696,11 @@ class MLP:
         n_in, n_out = self._layout.pairs[0]
         products = self._layout.n_weights + (X.width - n_in) * n_out
         return 6 * products * batch_size + (FLOPS_PER_UPDATE * n_in * n_out if X.sparse else 0)
+
+    def _flops_within_step(self, X: Rows, batch_size: int) -> float:
+        """Operations in float32 that take as long as a step, or somewhat longer, with all that it has beside them."""
+        flops = self._flops_of_step(X, batch_size) + FLOPS_BESIDE_WEIGHT * self._layout.n_weights
+        return self._in_float32(flops) + FLOPS_BESIDE_STEP + batch_size * _flops_beside_row(X)
 
     def _threads_for(self, flops: float, least: int = 1) -> int:
         """Threads that pay off for steps of so many operations in float32, at least so many where they are allowed."""

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from fastnn.pieces import parts
+
 Array = npt.NDArray[Any]
 
 _DTYPES = {
@@ -63,7 +65,8 @@ def write_tree(file: BinaryIO, kind: str, tree: Any) -> None:
     file.write(len(lines).to_bytes(8, "little"))
     file.write(lines)
     for array in arrays.values():
-        file.write(_bytes(array))
+        for piece in _bytes(array):
+            file.write(piece)
 
 
 def read_tree(path: Path, kind: str) -> Any:
@@ -141,13 +144,16 @@ def _with_arrays(tree: Any, arrays: dict[str, Array]) -> Any:
     return tree
 
 
-def _bytes(array: Array) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
+def _bytes(array: Array) -> Iterator[memoryview]:
+    """Yield the bytes of an array piece by piece: Ctrl-C need not wait for all of them."""
+    content = array.reshape(-1).view(np.uint8).data
+    return (content[part] for part in parts(len(content)))
 
 
 def _checksum(text: str, arrays: dict[str, Array]) -> str:
     whole = hashlib.blake2b(text.encode(), digest_size=16)
     for name, array in arrays.items():
         whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        whole.update(_bytes(array))
+        for piece in _bytes(array):
+            whole.update(piece)
     return whole.hexdigest()

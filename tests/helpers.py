@@ -8,6 +8,7 @@ import scipy.sparse
 
 import fastnn
 from fastnn import interop
+from fastnn.kernels.team import STOP
 
 OWN_PARAMETERS = set(interop.OWN_PARAMETERS)
 DTYPES = ("float32", "float64")
@@ -30,6 +31,13 @@ def problem(sizes, n, activation="tanh", output="softmax", dtype="float64", seed
     rng = np.random.default_rng(seed)
     net = fastnn.MLP(sizes, activation, output, dtype=dtype, random_state=seed)
     return net, rng.normal(size=(n, sizes[0])).astype(dtype), targets_for(output, rng, n, sizes[-1], dtype)
+
+
+def stopped_by(array, at):
+    """State of a team that is to stop as soon as a number other than 0 is written to a place of an array."""
+    whole = array.reshape(-1).view(np.int64)
+    at = at * array.itemsize // whole.itemsize
+    return whole[at - STOP : at + 1]
 
 
 def csr(n, n_columns, dtype="float64", density=0.2, seed=0):

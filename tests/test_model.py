@@ -332,7 +332,7 @@ def test_calls_cut_short_for_ctrl_c_change_nothing(sizes, is_listened_to, monkey
     one, X, T = problem(sizes, 100)
     two, *_ = problem(sizes, 100)
     losses, calls = [one.train_epoch(X, T, fastnn.Adam(), 32)], []
-    flops = two._flops_of_step(two.examples(X, T).rows, 32)
+    flops = two._flops_within_step(two.examples(X, T).rows, 32)
     monkeypatch.setattr(model, "FLOPS_PER_CALL", flops if is_listened_to else flops + 1)
     watch_calls(monkeypatch, epoch, lambda code, *args: calls.append(threading.current_thread()) or code(*args))
     losses.append(two.train_epoch(X, T, fastnn.Adam(), 32))
@@ -382,6 +382,31 @@ def test_ctrl_c_stops_within_a_batch(n_threads, ctrl_c_raises, monkeypatch):
     assert done == [0, 0]
     monkeypatch.undo()
     assert np.isfinite(net.train_epoch(X[:100], y[:100], adam))
+
+
+def test_ctrl_c_while_moments_are_made_leaves_the_optimizer_new(ctrl_c_raises, monkeypatch):
+    net, X, T = problem((4, 3), 20)
+    adam, twin, other = fastnn.Adam(), copy.deepcopy(net), fastnn.Adam()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(model, "empty", lambda *_: _thread.interrupt_main() or time.sleep(1))
+        net.train_epoch(X, T, adam)
+    assert net.train_epoch(X, T, adam) == twin.train_epoch(X, T, other)
+    assert bits(net) == bits(twin)
+
+
+def test_the_update_counts_among_what_a_call_has_time_for(monkeypatch):
+    """Of many weights and batches of a row it takes most of the time: they lie in memory, with their moments."""
+    net, X, T = problem((100, 100), 20, dtype="float32")
+    monkeypatch.setattr(model, "FLOPS_PER_CALL", 5 * model.FLOPS_BESIDE_WEIGHT * 100 * 100)
+    calls = []
+
+    def counted(code, crew, arguments):
+        calls.append(arguments[2] - arguments[1])
+        code(crew, arguments)
+
+    watch_calls(monkeypatch, epoch, counted)
+    net.train_epoch(X, T, fastnn.Adam(), batch_size=1)
+    assert 1 <= calls[0] < 5 and sum(calls) == 20
 
 
 def test_ctrl_c_between_the_batches_of_a_call_leaves_their_steps(ctrl_c_raises, monkeypatch):

@@ -4,15 +4,14 @@ import numba
 import numpy as np
 import pytest
 import reference
-from helpers import DTYPES
+from helpers import DTYPES, stopped_by
 
 from fastnn.kernels import plan, products, simd, team
 from fastnn.layout import panels
 
 CONTRACTIONS = (1, 2, 3, 4, 7, 8, 9, 64, 257)
 UNTOUCHED = -99.0
-GOES_ON, STOPS = np.zeros((2, team.state_size(1)), np.int64)
-STOPS[team.STOP] = 1
+GOES_ON = np.zeros(team.state_size(1), np.int64)
 
 
 @numba.njit
@@ -86,8 +85,8 @@ def gather_block(target, target_at, target_ld, source, source_at, source_ld, ind
 
 
 @numba.njit
-def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width):
-    products.rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width)
+def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width, state):
+    products.rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width, state)
 
 
 @numba.njit
@@ -328,15 +327,25 @@ def test_layer_backward(dtype, n_out, n_in):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_team_that_is_to_stop_begins_no_panel(dtype):
-    """A layer of a large network may take longer than Ctrl-C should."""
-    n, width = 100, 16
+def test_a_team_that_is_to_stop_begins_no_further_panel(dtype):
+    """A layer of a large network takes longer than Ctrl-C should. Here the first panel written is the word to stop."""
+    n, width, lanes = 100, 64, simd.lanes(dtype)
+    first = panels(n, lanes)[0][1]
     layer = np.zeros(plan.N_LAYER_FIELDS, np.int64)
     layer[[plan.N_IN, plan.N_OUT]] = n
-    params, scratch = np.ones((n + 1) * 2 * n, dtype), np.full(2 * n * width, UNTOUCHED, dtype)
-    product_by_unit(scratch, 0, params, 0, n, n, n, scratch, n * width, n, width, width, STOPS)
-    layer_backward(layer, scratch, 0, n * width, params, width, width, STOPS)
-    assert (scratch == UNTOUCHED).all()
+    params, ones = np.ones((n + 1) * 2 * n, dtype), np.ones((n, width), dtype)
+
+    c = np.zeros((n, width), dtype)
+    product_by_unit(c.reshape(-1), 0, params, 0, n, n, n, ones.reshape(-1), 0, n, width, width, stopped_by(c, width))
+    assert (c[:first] == n).all() and not c[first:].any()
+
+    units = np.stack([ones, np.zeros_like(ones)])
+    layer_backward(layer, units.reshape(-1), n * width, 0, params, width, width, stopped_by(units[1], width))
+    assert units[1, :first].all() and not units[1, first:].any()
+
+    c, rows = np.zeros((n, width), dtype), np.arange(width)
+    rows_to_units(c.reshape(-1), 0, width, ones.reshape(-1), 0, rows, 0, width, n, width, stopped_by(c, width))
+    assert c[:, :lanes].all() and not c[:, lanes:].any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -352,7 +361,7 @@ def test_rows_to_units(dtype, n_units, n_rows, is_large):
     X = np.random.default_rng(0).normal(size=(n_all, n_units)).astype(dtype)
     index = np.concatenate([[0, 0, n_all - 2, -1], np.random.default_rng(1).permutation(40)])[: first + n_rows]
     scratch = np.full((n_units + 1, ld), UNTOUCHED, dtype)
-    rows_to_units(scratch.reshape(-1), 0, ld, X.reshape(-1), n_units, index, first, n_rows, n_units, width)
+    rows_to_units(scratch.reshape(-1), 0, ld, X.reshape(-1), n_units, index, first, n_rows, n_units, width, GOES_ON)
     np.testing.assert_array_equal(scratch[:n_units, :n_rows], X[index[first:] + 1].T)
     assert (scratch[:n_units, n_rows:width] == 0).all()
     assert (scratch[:n_units, width:] == UNTOUCHED).all()

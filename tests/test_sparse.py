@@ -7,12 +7,23 @@ import types
 import numba
 import numpy as np
 import pytest
-from helpers import DTYPES, TOLERANCE, assert_close, bits, check_against_reference, csr, targets_for, watch_calls
+from helpers import (
+    DTYPES,
+    TOLERANCE,
+    assert_close,
+    bits,
+    check_against_reference,
+    csr,
+    stopped_by,
+    targets_for,
+    watch_calls,
+)
 from scipy import sparse
 
 import fastnn
 from fastnn import model, plain
-from fastnn.kernels import epoch, forward, simd
+from fastnn.kernels import epoch, forward, plan, simd
+from fastnn.kernels import sparse as kernels
 from fastnn.kernels.losses import OUTPUTS
 from fastnn.layout import MAX_CAPACITY
 
@@ -65,6 +76,39 @@ def test_kernels(n, vectors, dtype):
     np.add.at(expected, 1 + units[3:], values[3:, None] * b[rows[3:]])
     sparse_tile(c.reshape(-1), width, values, rows << simd.UNIT_BITS | units, 3, n, b.reshape(-1), 0, vectors)
     np.testing.assert_array_equal(c, expected)
+
+
+@numba.njit
+def sort_entries(low, high, layout, layers_of, data, indices, indptr, buckets, values, identity, state):
+    kernels.sort_entries(0, 0, low, high, layout, layers_of, data, indices, indptr, identity[:0], buckets, values,
+                         identity, state)  # fmt: skip
+
+
+@numba.njit
+def sparse_forward(n_rows, layout, layers_of, data, indices, indptr, params, scratch, identity, state):
+    kernels.sparse_forward(0, 0, 0, n_rows, layout, layers_of, data, indices, indptr, identity[:0], params, scratch,
+                           identity, state)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_team_that_is_to_stop_goes_no_further(dtype):
+    """Rows of many entries may take longer than Ctrl-C should. Here the first that is written is the word to stop."""
+    n, n_in, n_out, lanes = 40, 5, 100, simd.lanes(dtype)
+    X = sparse.csr_matrix(np.ones((n, n_in), dtype))
+    rows = X.data, X.indices, X.indptr.astype(np.int64)
+    layer, layout, identity = np.zeros((1, 1, plan.N_LAYER_FIELDS), np.int64), np.zeros(99, np.int64), np.arange(n)
+    layer[0, 0, [plan.N_IN, plan.N_OUT, plan.OUTPUT_UNITS]] = n_in, n_out, 1000
+
+    layout[plan.ENTRIES] = at = 100
+    buckets, values = np.zeros(at + n * (n_in + 1), np.int64), np.zeros(n * (n_in + 1), dtype)
+    sort_entries(0, n, layout, layer, *rows, buckets, values, identity, stopped_by(buckets, at + 1))
+    assert buckets[at + 1 : at + n_in].all() and not buckets[at + n_in + 1 :].any()
+
+    layout[plan.TILE] = 0
+    scratch, params = np.zeros(1000 + n_out * 64, dtype), np.ones((n_in + 1) * 2 * n_out, dtype)
+    state = stopped_by(scratch, 1000)
+    sparse_forward(n, layout, layer, *rows, params, scratch, identity, state)
+    assert 0 < np.count_nonzero(scratch[1000:]) <= simd.PANEL_VECTORS * lanes * lanes
 
 
 # -- the same as the array ----------------------------------------------------------------------------------------

@@ -187,12 +187,17 @@ def block_gradient(c, c_at, layer, scratch, dz_at, ld, width):
 
 
 @jit
-def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width):
-    """Rows x_at + index[r] n_units of X, by unit; 0 in rows of padding."""
+def rows_to_units(scratch, units_at, ld, X, x_at, index, index_at, n_rows, n_units, width, state):
+    """Rows x_at + index[r] n_units of X, by unit; 0 in rows of padding.
+
+    A team that is to stop does so before the next block of rows, which of very wide rows is slow.
+    """
     lanes, done = lanes_of(scratch), 0
     if n_rows >= lanes and n_units >= piece_of(scratch):
         done = n_units
         for r in range(0, n_rows, lanes):
+            if is_stopped(state):
+                break
             first = min(r, n_rows - lanes)  # the last block goes over rows that the one before has done
             gather_rows(scratch, units_at + first, ld, X, x_at, index, index_at + first, n_units,
                         min(lanes, n_rows - lanes - first))

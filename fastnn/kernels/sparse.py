@@ -56,7 +56,7 @@ def sparse_forward(
 
 @jit
 def sort_entries(
-    number, position, low, high, plan, layers_of, data, indices, indptr, order, buckets, values, identity
+    number, position, low, high, plan, layers_of, data, indices, indptr, order, buckets, values, identity, state
 ):
     """Sort the entries of rows [low, high) of the round into this slice's buckets, those of one bucket by row.
 
@@ -74,12 +74,16 @@ def sort_entries(
         starts[0] += indptr[row + 1] - indptr[row] + 1
     starts[1] = starts[0]
     for r in range(low, high):
+        if is_stopped(state):
+            return
         row = first_row + index[index_at + r]
         for k in range(indptr[row], indptr[row + 1]):
             starts[panel_number(indices[k], n_in + 1, lanes) + 2] += 1
     for b in range(2, n_buckets + 2):
         starts[b] += starts[b - 1]
     for r in range(low, high):
+        if is_stopped(state):
+            return
         row = first_row + index[index_at + r]
         for k in range(indptr[row], indptr[row + 1]):
             b = panel_number(indices[k], n_in + 1, lanes) + 1

@@ -86,8 +86,9 @@ def extent_of(n_rows, array):
 
 @jit
 def gather_targets(
-    scratch, at, weight_at, ld, labels, targets, sample_weight, scale, first_row, index, index_at, n_rows, n_out, width
-):
+    scratch, at, weight_at, ld, labels, targets, sample_weight, scale, first_row, index, index_at, n_rows, n_out, width,
+    state,
+):  # fmt: skip
     """Targets of a block by unit, one-hot from labels, and its sample weights times `scale`, 0 for padding.
 
     Row r is first_row + index[index_at + r].
@@ -103,7 +104,7 @@ def gather_targets(
         for r in range(n_rows):
             scratch[at + labels[first_row + index[index_at + r]] * ld + r] = one
     else:
-        rows_to_units(scratch, at, ld, targets, first_row * n_out, index, index_at, n_rows, n_out, width)
+        rows_to_units(scratch, at, ld, targets, first_row * n_out, index, index_at, n_rows, n_out, width, state)
 
 
 @jit
@@ -155,9 +156,11 @@ def forward_block(
     layers, (width, ld) = layers_of[block], extent_of(n_rows, scratch)
     n_in, inputs = layers[0, N_IN], layers[0, INPUT_UNITS]
     if indptr.size == 0:
-        rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width)
+        rows_to_units(scratch, inputs, ld, X, first_row * n_in, index, index_at, n_rows, n_in, width, state)
         fill(scratch, inputs + n_in * ld, ld, scratch.dtype.type(1.0))
     for l in range(layers.shape[0]):
+        if is_stopped(state):
+            break
         layer = layers[l]
         if l == 0 and indptr.size > 0:
             call_code(codes[SPARSE_FORWARD], number, sparse_frame((block, position, n_rows, arguments)))
@@ -172,14 +175,14 @@ def forward_block(
 @jit
 def loss_block(
     number, block, position, first, n_rows, scale, plan, layers_of, labels, targets, sample_weight, most_loss, order,
-    scratch, row_loss, identity,
+    scratch, row_loss, identity, state,
 ):  # fmt: skip
     """Losses of a block, and its deltas in the place of the last pre-activations; see `loss_backward`."""
     first_row, index, index_at = places_of(order, identity, position)
     layer, base, T = layers_of[block, layers_of.shape[1] - 1], number * plan[SCRATCH], scratch.dtype.type
     n_out, (width, ld) = layer[N_OUT], extent_of(n_rows, scratch)
     gather_targets(scratch, base + plan[TARGET], base + plan[WEIGHT], ld, labels, targets, sample_weight, T(scale),
-                   first_row, index, index_at, n_rows, n_out, width)
+                   first_row, index, index_at, n_rows, n_out, width, state)
     loss = view(scratch, base + plan[WORK], ld)
     loss_backward(plan[OUTPUT], view(scratch, layer[OUTPUT_UNITS], n_out * ld),
                   view(scratch, base + plan[TARGET], n_out * ld), view(scratch, base + plan[WEIGHT], ld), loss,
@@ -200,6 +203,8 @@ def backward_block(
     n_layers = layers.shape[0]
     dz = layers[n_layers - 1, OUTPUT_UNITS]
     for l in range(n_layers - 1, -1, -1):
+        if is_stopped(state):
+            break
         layer = layers[l]
         n_out = layer[N_OUT]
         if plan[NARROW]:

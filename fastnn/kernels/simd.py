@@ -316,6 +316,37 @@ def gradient_kernel(
     return types.void(*_product(c, a, b, ahead), types.int64, own, types.int64, types.int64), codegen
 
 
+def _four_steps(
+    builder: Any, m: int, vector: Any, lda: Any, ldw: Any, distance: Any
+) -> Callable[[list[Any]], list[Any]]:
+    """Return what goes through four k of a panel of one vector, row by row of A.
+
+    There each number of A has a single FMA to itself, and no time for anything else. So a pointer goes down the rows,
+    too many for a general register each, and reads at constant distances.
+    """
+    fma = _fma(builder, vector)
+
+    def times(n: int) -> list[Any]:
+        return [builder.mul(distance, ir.Constant(I64, n))]
+
+    def steps(values: list[Any]) -> list[Any]:
+        ahead, a, w, *sums = values
+        columns, row = [], a
+        for _ in range(4):
+            columns.append(_load(builder, w, vector))
+            w = builder.gep(w, [ldw])
+        for i in range(m):
+            row = _opaque(builder, builder.gep(row, [lda]) if i else row)
+            for k, column in enumerate(columns):
+                scalar = _broadcast(builder, builder.load(builder.gep(row, [ir.Constant(I64, k)])), vector)
+                sums[i] = builder.call(fma, [scalar, column, sums[i]])
+        for k in range(0, 4, LINE // AHEAD):
+            _prefetch(builder, builder.gep(ahead, times(k)))
+        return [builder.gep(ahead, times(4)), builder.gep(a, [ir.Constant(I64, 4)]), w, *sums]
+
+    return steps
+
+
 def _build_row_kernel(function: Any, m: int, v: int, vector: Any) -> None:
     z, ldz, a, lda, w, ldw, k, floor, ahead = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
@@ -330,7 +361,11 @@ def _build_row_kernel(function: Any, m: int, v: int, vector: Any) -> None:
         return [builder.gep(ahead_k, [distance]), *results]
 
     zero = ir.Constant(vector, [0.0] * vector.count)
-    _, _, biases, *sums = _repeat(builder, k, [ahead, a, w, *[zero] * (m * v)], step)
+    values = [ahead, a, w, *[zero] * (m * v)]
+    if v == 1 and m == _MOST_ROWS[v]:
+        fours, k = builder.lshr(k, ir.Constant(I64, 2)), builder.and_(k, ir.Constant(I64, 3))
+        values = _repeat(builder, fours, values, _four_steps(builder, m, vector, lda, ldw, distance))
+    _, _, biases, *sums = _repeat(builder, k, values, step)
     added = [_load(builder, part, vector) for part in _parts(builder, biases, v, vector)]
     least = _broadcast(builder, floor, vector)
     for i, cell in enumerate(_cells(builder, z, ldz, m, v, vector.count)):

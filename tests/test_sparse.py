@@ -104,7 +104,6 @@ def test_a_team_that_is_to_stop_goes_no_further(dtype):
     sort_entries(0, n, layout, layer, *rows, buckets, values, identity, stopped_by(buckets, at + 1))
     assert buckets[at + 1 : at + n_in].all() and not buckets[at + n_in + 1 :].any()
 
-    layout[plan.TILE] = 0
     scratch, params = np.zeros(1000 + n_out * 64, dtype), np.ones((n_in + 1) * 2 * n_out, dtype)
     state = stopped_by(scratch, 1000)
     sparse_forward(n, layout, layer, *rows, params, scratch, identity, state)

@@ -4,10 +4,14 @@ import contextlib
 import glob
 import os
 import stat
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+# What the system writes to a disk, or frees, in some hundredths of a second, for which Ctrl-C has to wait.
+BYTES_AT_ONCE = 2**24
 
 
 @contextlib.contextmanager
@@ -42,11 +46,60 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         with contextlib.suppress(OSError):  # it is new; or the file system has no permissions
             temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
+        replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with _freed_later(temporary):
+            temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_pieces(file: BinaryIO, pieces: Iterable[Any]) -> None:
+    """Write bytes piece by piece, and have them on the disk meanwhile: in the end there is little to wait for."""
+    n_waiting = 0
+    for piece in pieces:
+        file.write(piece)
+        n_waiting += len(piece)
+        if n_waiting >= BYTES_AT_ONCE:
+            file.flush()
+            os.fsync(file.fileno())
+            n_waiting = 0
+
+
+def replace(source: Path, target: Path) -> None:
+    """Give a file the name of another, which goes."""
+    with _freed_later(target):
+        os.replace(source, target)
+
+
+@contextlib.contextmanager
+def _freed_later(path: Path) -> Iterator[None]:
+    """Have the storage of a file whose name goes meanwhile be freed in a thread, which takes a second a gigabyte.
+
+    It goes when nobody has the file open any more, at the latest with the process.
+    """
+    descriptor = _opened(path)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            _close(descriptor)
+
+
+def _opened(path: Path) -> int | None:
+    """Open a file, or return None where there is none, or an open one could not be removed."""
+    if os.name != "nt":
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY)
+    return None
+
+
+def _close(descriptor: int) -> None:
+    if os.fstat(descriptor).st_size >= BYTES_AT_ONCE:
+        with contextlib.suppress(RuntimeError):  # there can be no more threads
+            threading.Thread(target=os.close, args=(descriptor,), name="fastnn frees storage", daemon=True).start()
+            return
+    os.close(descriptor)
 
 
 def check_regular(path: Path) -> None:

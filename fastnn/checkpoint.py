@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn.atomic import atomic_write, leftovers, temporary_beside
+from fastnn.atomic import atomic_write, leftovers, replace, temporary_beside
 from fastnn.callbacks import Callback, Fit
 from fastnn.checks import absolute, check_writable, seconds_of
 from fastnn.log import logger
@@ -267,7 +267,7 @@ class Checkpoint(Callback):
                     os.link(self.path, second)
                 except OSError:  # a file system without links
                     shutil.copyfile(self.path, second)
-                os.replace(second, self.previous)
+                replace(second, self.previous)
             finally:  # Ctrl-C came before; or the two were one file, and replacing did nothing
                 second.unlink(missing_ok=True)
         self._keeps_previous = True

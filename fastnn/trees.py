@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from fastnn.atomic import write_pieces
 from fastnn.pieces import parts
 
 Array = npt.NDArray[Any]
@@ -64,9 +65,7 @@ def write_tree(file: BinaryIO, kind: str, tree: Any) -> None:
     lines += b" " * (-len(lines) % 8)
     file.write(len(lines).to_bytes(8, "little"))
     file.write(lines)
-    for array in arrays.values():
-        for piece in _bytes(array):
-            file.write(piece)
+    write_pieces(file, (piece for array in arrays.values() for piece in _bytes(array)))
 
 
 def read_tree(path: Path, kind: str) -> Any:

@@ -11,8 +11,10 @@ import math
 import multiprocessing
 import os
 import pickle
+import queue
 import re
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -28,10 +30,11 @@ from sklearn.base import clone
 from subprocesses import finished, run_script, started
 
 import fastnn
-from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, checkpoint
+from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, atomic, checkpoint
 from fastnn.atomic import atomic_write, leftovers
 from fastnn.checks import seconds_of
 from fastnn.model import MLP
+from fastnn.pieces import ENTRIES_AT_ONCE
 from fastnn.trees import DamagedError, read_tree, write_tree
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -472,6 +475,55 @@ def test_atomic_write(tmp_path):
         file.write(b"two")
         raise RuntimeError
     assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_never_has_much_to_wait_for(tmp_path, monkeypatch):
+    """Ctrl-C would wait with it: the disk gets a large file bit by bit."""
+    synced = [0]
+    fsync = os.fsync
+
+    def noted(descriptor):
+        synced.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(atomic, "BYTES_AT_ONCE", 3_000_000)
+    tree = {str(n): np.full(400_001, n) for n in range(4)}
+    with atomic_write(tmp_path / "file") as file:
+        write_tree(file, "kind", tree)
+    (*sizes, _folder) = synced
+    assert len(sizes) > 4 and np.diff(sizes).max() < 3_000_000 + ENTRIES_AT_ONCE
+    np.testing.assert_equal(read_tree(tmp_path / "file", "kind"), tree)
+
+
+@pytest.mark.parametrize("has_threads", [True, False])
+@pytest.mark.parametrize("is_cut_off", [True, False])
+def test_the_storage_of_a_file_that_goes_is_freed_in_a_thread(is_cut_off, has_threads, tmp_path, monkeypatch):
+    """It takes the system a second for a gigabyte, and Ctrl-C would wait for it: the name alone goes at once."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    freed, close, start = queue.Queue(), os.close, threading.Thread.start
+
+    def noted(descriptor):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            freed.put((os.pread(descriptor, 3, 0), os.fstat(descriptor).st_nlink, threading.current_thread().name))
+        close(descriptor)
+
+    def no_thread(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(os, "close", noted)
+    monkeypatch.setattr(threading.Thread, "start", start if has_threads else no_thread)
+    monkeypatch.setattr(atomic, "BYTES_AT_ONCE", 3)
+    with contextlib.suppress(KeyboardInterrupt), atomic_write(path) as file:
+        file.write(b"new")
+        file.flush()
+        if is_cut_off:
+            raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == (b"old" if is_cut_off else b"new")
+    gone = b"new" if is_cut_off else b"old"
+    assert freed.get(timeout=60) == (gone, 0, "fastnn frees storage" if has_threads else "MainThread")
+    assert freed.empty()
 
 
 @pytest.mark.parametrize(("error", "message"), [

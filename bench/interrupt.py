@@ -51,7 +51,7 @@ JOBS = {
     "full": Job("60 000 rows in one batch, 784-1024-1024-10", 60_000, (784, 1024, 1024, 10), 60_000, 6.0),
     "weights": Job("80 million weights, 1000-8400-8400-10", 2_000, (1000, 8400, 8400, 10), 200, 8.0),
     "validated": Job(
-        "the same with early stopping", 2_000, (1000, 8400, 8400, 10), 200, 8.0, settings={"early_stopping": True}
+        "80 million weights, early stopping", 2_000, (1000, 8400, 8400, 10), 200, 8.0, settings={"early_stopping": True}
     ),
     "kept": Job("9 million weights, checkpoints all the time", 2_000, (1000, 3000, 2000, 10), 200, 8.0, is_kept=True),
     "row": Job("9 million weights, one row a batch", 2_000, (1000, 3000, 2000, 10), 1, 3.0),

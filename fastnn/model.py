@@ -376,7 +376,10 @@ class MLP:
             self._check_out(out, n, one, X if sparse is None else sparse)
             out = out.reshape(1, -1) if one else out
         is_short = self._is_short(n, sparse)
-        n_threads = 1 if is_short else self._threads_for(self._flops_of_forward(n, sparse), least=2)
+        if n <= self._most_unless_run and sparse is None:  # a function less to call, for one row
+            n_threads = 1 if is_short else 2
+        else:
+            n_threads = self._threads_for(self._flops_of_forward(n, sparse), least=2)
         try:  # in a function of its own, for one row this took a fifteenth of the time
             work = self._spare_forward.pop()
         except IndexError:
@@ -389,7 +392,7 @@ class MLP:
         elif is_short:
             self._code(workers.ALONE, (1, X, 0, out, work.address))
         else:
-            workers.call_team(n_threads, self._code, (n_threads, X, 0, out, work.address), waits=False)
+            workers.call_at_once(n_threads, self._code, (n_threads, X, 0, out, work.address))
         is_refused = looks and not work.fields[forward.FINITE]
         self._spare_forward.append(work)
         if is_refused:

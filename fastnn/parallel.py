@@ -222,6 +222,7 @@ class Budget:
         """Start anew, as a forked child must: the threads that held something are not there."""
         self._lock = threading.Lock()
         self._held: dict[threading.Lock, int] = {}  # by call; 0 of one that waits
+        self.last: threading.Lock | None = None  # call that asked; while it is, others have taken nothing since
 
     def take(self, wanted: int, call: threading.Lock, waits: bool = True) -> int:
         """Return the number of threads that a call may now run until its lock is unlocked, its own included.
@@ -231,6 +232,7 @@ class Budget:
         """
         while True:
             with self._lock:
+                self.last = call  # before the locks are looked at: one that is locked afterwards finds out
                 self._held = self._others(call) if any(map(_is_locked, self._held)) else {}
                 n = self._free(wanted) if self._held else wanted
                 self._held[call] = n
@@ -261,12 +263,12 @@ class Run:
         self._caller, self._began, self._last = 0, 0.0, 0.0
 
     def goes_on(self) -> bool:
-        """Note a call; whether it is one of a run that has gone on for a while."""
+        """Note a call; whether it is one of a run that has gone on for a while, and may have another thread."""
         caller, now = threading.get_ident(), time.perf_counter()
         if caller != self._caller or now - self._last > MOST_BETWEEN:
             self._caller, self._began = caller, now
         self._last = now
-        return now - self._began > LEAST_RUN
+        return now - self._began > LEAST_RUN and get_num_threads() > 1
 
 
 run = Run()

@@ -71,6 +71,7 @@ class Workers:
     def forget(self) -> None:
         """Start anew, as a forked child must, in which none of the threads is there."""
         self.free: list[Worker] = []
+        self.kept: list[Worker] = []  # for short calls, see `call_at_once`
 
     def take(self, n: int, taken: list[Worker]) -> None:
         """Add to `taken` until it has `n` workers, or as many as the system lets start.
@@ -94,11 +95,12 @@ class Workers:
     def end(self) -> None:
         """End the threads: the interpreter would stop them within machine code when it ends."""
         with _ctrl_c_can_wait():
-            free, self.free = self.free, []
-            for worker in free:
+            idle = self.free + self.kept
+            self.forget()
+            for worker in idle:
                 worker.tell_to_end()
             deadline = time.monotonic() + PATIENCE
-            for worker in free:
+            for worker in idle:
                 worker.join(max(0.0, deadline - time.monotonic()))
 
 
@@ -124,6 +126,54 @@ if hasattr(os, "register_at_fork"):
 ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
 
 
+class Kept:
+    """The team of short calls, one of which is made at a time: it keeps its workers, and between calls its CPUs."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as a forked child must."""
+        self.call, self.size, self.crew = threading.Lock(), 0, ALONE
+
+
+kept = Kept()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=kept.forget)
+
+
+def call_at_once(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Call code(crew, arguments) as `call_team` does, for calls of some microseconds: they do not wait for CPUs.
+
+    As long as nobody else asks for CPUs, a call has those of the one before, and its workers; to give them back and
+    take them again would take as long as a small call.
+    """
+    call = kept.call
+    if call.locked():  # by another thread, or around a handler of a signal
+        call_team(wanted, code, arguments, waits=False)
+        return
+    if kept.size != wanted:
+        team.worker()  # compiled before CPUs are held
+    with call:
+        if kept.size != wanted or parallel.budget.last is not call:
+            _enlist(wanted, call)
+        code(kept.crew, arguments)
+
+
+def _enlist(wanted: int, call: threading.Lock) -> None:
+    """Give the team of short calls as many workers as it may have now."""
+    kept.size = 0
+    n = 1 if numba.config.BOUNDSCHECK else parallel.budget.take(wanted, call, waits=False)
+    workers.take(n - 1, workers.kept)
+    kept.crew = _crew_of(workers.kept[: n - 1])
+    if n == wanted:  # else there may be more the next time
+        kept.size = n
+
+
+def _crew_of(taken: list[Worker]) -> Crew:
+    return taken[0].crew if len(taken) == 1 else np.concatenate([ALONE, *(worker.crew for worker in taken)])
+
+
 def call_team(
     wanted: int, code: Callable[..., None], arguments: tuple[Any, ...], state: Crew | None = None, waits: bool = True
 ) -> None:
@@ -142,7 +192,7 @@ def call_team(
     with call:
         try:
             workers.take(parallel.budget.take(wanted, call, waits) - 1, taken)
-            crew = taken[0].crew if len(taken) == 1 else np.concatenate([ALONE, *(worker.crew for worker in taken)])
+            crew = _crew_of(taken)
             if state is None:
                 code(crew, arguments)
             else:

@@ -385,7 +385,10 @@ def test_what_a_call_holds_is_held_until_it_ends(four, monkeypatch):
     another.end()
 
 
-def interrupted_calls(is_watched):
+BOTH_CALLS = pytest.mark.parametrize("call", ["call_team", "call_at_once"])
+
+
+def interrupted_calls(call, is_watched):
     """Yield the ends of calls, each by Ctrl-C at the next one of the moments that Python looks for it.
 
     Those are, in the functions whose code is watched, where one begins, or one of C has returned.
@@ -403,7 +406,7 @@ def interrupted_calls(is_watched):
         n_moments = 0
         sys.setprofile(interrupt)
         try:
-            workers.call_team(4, lambda crew, arguments: None, ())
+            getattr(workers, call)(4, lambda crew, arguments: None, ())
             return
         except KeyboardInterrupt as error:
             end = error
@@ -413,24 +416,29 @@ def interrupted_calls(is_watched):
         yield end
 
 
-def test_whatever_ends_a_call_ends_what_it_holds(four, monkeypatch):
+@BOTH_CALLS
+def test_whatever_ends_a_call_ends_what_it_holds(call, four, monkeypatch):
     monkeypatch.setattr(parallel, "budget", four)
+    monkeypatch.setattr(workers, "kept", workers.Kept())
     monkeypatch.setattr(parallel, "LOOKS_APART", 1000.0)  # who waits in vain stays
     errors = []
-    for error in interrupted_calls(lambda code: code.co_filename in (workers.__file__, parallel.__file__)):
+    for error in interrupted_calls(call, lambda code: code.co_filename in (workers.__file__, parallel.__file__)):
         errors.append(error)  # with its traceback, which keeps all frames
         assert not any(call.locked() for call in four._held)
     assert len(errors) > 10
 
 
-def test_ctrl_c_loses_no_worker(monkeypatch):
+@BOTH_CALLS
+def test_ctrl_c_loses_no_worker(call, monkeypatch):
     """At each of the same moments: a thread that is lost is not told to end, and stopped within machine code."""
     theirs, pool = set(threading.enumerate()), workers.Workers()
     monkeypatch.setattr(workers, "workers", pool)
+    monkeypatch.setattr(workers, "kept", workers.Kept())
     n_errors = 0
-    watched = workers.call_team.__code__, workers.Workers.take.__code__
-    for n_errors, _ in enumerate(interrupted_calls(lambda code: code in watched), 1):
-        assert {worker._thread for worker in pool.free} >= set(threading.enumerate()) - theirs
+    functions = workers.call_team, workers.call_at_once, workers._enlist, workers.Workers.take
+    watched = [function.__code__ for function in functions]
+    for n_errors, _ in enumerate(interrupted_calls(call, lambda code: code in watched), 1):
+        assert {worker._thread for worker in pool.free + pool.kept} >= set(threading.enumerate()) - theirs
         if n_errors % 2:
             pool.end()  # the next has new ones to start
     assert n_errors > 5
@@ -504,16 +512,60 @@ def test_a_prediction_goes_on_alone_where_a_team_has_all_cpus(four):
 def test_predictions_of_few_rows_do_not_wait(monkeypatch):
     asked, take = [], parallel.budget.take
     monkeypatch.setattr(parallel.budget, "take", lambda n, call, waits: asked.append(waits) or take(n, call, waits))
+    monkeypatch.setattr(workers, "kept", workers.Kept())
     net = fastnn.MLP((784, 1024, 10), random_state=0)  # a row is more than one thread predicts as fast
-    for n in (1, 50, 100):
+    for n in (1, 50, 100, 50):
         net.forward(np.ones((n, 784), "float32"))
-    assert asked == [False, False, True]
+    assert asked == [False, True, False]
+
+
+@pytest.fixture
+def short(four, monkeypatch):
+    """Make short calls on four CPUs, as it were; return how many threads they had and how many asked the budget."""
+    asked, take = [], four.take
+    monkeypatch.setattr(four, "take", lambda *arguments, **named: asked.append(arguments) or take(*arguments, **named))
+    monkeypatch.setattr(parallel, "budget", four)
+    monkeypatch.setattr(workers, "kept", workers.Kept())
+
+    def calls(*wanted):
+        asked.clear()
+        sizes = []
+        for n in wanted:
+            workers.call_at_once(n, lambda crew, arguments: sizes.append(1 + len(set(crew.tolist()))), ())
+        return sizes, len(asked)
+
+    return calls
+
+
+def test_short_calls_keep_their_cpus_until_somebody_asks(four, short):
+    assert short(2, 2, 2) == ([2, 2, 2], 1)
+    assert short(3, 3, 2, 2) == ([3, 3, 2, 2], 2)
+    other = Other(four, 4)  # which is not left waiting for them
+    assert other.has_taken() and other.taken == 4
+    assert short(2, 2) == ([1, 1], 2)
+    other.end()
+    assert short(2, 2) == ([2, 2], 1)
+
+
+def test_a_short_call_within_another_has_a_team_of_its_own(four, short):
+    """As of another thread, or of a signal's handler, in which to wait for the outer call would be to wait forever."""
+    crews = []
+
+    def outer(crew, arguments):
+        crews.append(crew)
+        workers.call_at_once(2, lambda crew, arguments: crews.append(crew), ())
+
+    workers.call_at_once(2, outer, ())
+    assert [len(crew) for crew in crews] == [1, 1] and crews[0][0] != crews[1][0]
+    assert four.most == 4
+    assert short(2, 2) == ([2, 2], 1)
 
 
 def test_long_calls_of_one_thread_are_counted(monkeypatch):
     """Or a team beside them would have the CPUs that they run on."""
     taken, take = [], parallel.budget.take
-    monkeypatch.setattr(parallel.budget, "take", lambda wanted, *others: taken.append(wanted) or take(wanted, *others))
+    monkeypatch.setattr(parallel.budget, "take", lambda n, *args, **named: taken.append(n) or take(n, *args, **named))
+    monkeypatch.setattr(workers, "kept", workers.Kept())
     net, X = fastnn.MLP((20, 10, 2)), np.ones((20_000, 20), "float32")
     with fastnn.threads(1):
         for rows in (X, sparse.csr_array(X)):
@@ -577,7 +629,7 @@ def test_fits_and_predictions_share_what_is_allowed(monkeypatch):
 
 def test_what_is_more_than_allowed_is_counted(monkeypatch):
     """Guards the test above."""
-    monkeypatch.setattr(parallel.budget, "take", lambda wanted, *_: wanted)
+    monkeypatch.setattr(parallel.budget, "take", lambda wanted, *_, **__: wanted)
     assert work_in_eight_threads(monkeypatch).excess(4)
 
 

@@ -43,7 +43,7 @@ from fastnn.kernels.team import (
 )
 
 BLOCK_ROWS = 48  # rows that meet a panel of W one after the other
-MANY_BLOCKS = 4  # for each thread: so many are whole blocks, but for the last; fewer are of about as many rows each
+MANY_BLOCKS = 32  # for each thread: so many are whole blocks, but for the last; fewer are of about as many rows each
 LEAST_ROWS = 8  # of which slices have a multiple: the height of a block of registers
 # A call of so many parameters times rows, a few microseconds, keeps the lock of the interpreter: Python threads that
 # hand it to each other take longer. A row stands for some parameters more.

@@ -111,6 +111,11 @@ def with_thresholds(config, found):
     return re.sub(r'"regressions_thresholds": \{[^}]*\}', lambda _: block, config)
 
 
+def cpu_of(stored):
+    """What tells the CPU of a run from others: hosts may give several of them one name."""
+    return f"{stored['machine']['CPU']}, {stored['machine']['SIMD']}"
+
+
 def main():
     parser = argparse.ArgumentParser(description="Measure how far the suites differ from themselves.")
     parser.add_argument("--runs", type=command_line.at_least(3), default=4, metavar="N", help="rounds to compare (4)")
@@ -122,7 +127,7 @@ def main():
         parser.error(f"argument --bench: no case is called like {options.bench!r}")
     known = json.loads(NOISE.read_text("utf-8")) if options.bench else {"spread": {}}
     here = provenance.here()
-    if options.bench and (cpu := here["machine"]["CPU"]) != (before := known["machine"]["CPU"]):
+    if options.bench and (cpu := cpu_of(here)) != (before := cpu_of(known)):
         parser.error(f"argument --bench: the other floors are of {before}, this is {cpu}; measure all, without --bench")
     rounds = []
     for n in range(options.runs):

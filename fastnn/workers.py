@@ -28,6 +28,7 @@ from fastnn.layout import empty
 
 Crew = npt.NDArray[np.int64]
 
+ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
 PATIENCE = 1.0  # seconds that the end of a process waits for all its workers
 
 
@@ -62,8 +63,17 @@ class Worker:
             self._thread.join(seconds)
 
 
+class ShortTeam:
+    """The team of short calls, one of which is made at a time; see `call_at_once`."""
+
+    def __init__(self) -> None:
+        self.call = threading.Lock()  # by which the budget knows it
+        self.members: list[Worker] = []
+        self.crew, self.size = ALONE, 0  # size: threads that were asked for and given, 0 if others were
+
+
 class Workers:
-    """The workers of this process that no team has."""
+    """The workers of this process: those that no team has, and those that one keeps."""
 
     def __init__(self) -> None:
         self.forget()
@@ -71,7 +81,7 @@ class Workers:
     def forget(self) -> None:
         """Start anew, as a forked child must, in which none of the threads is there."""
         self.free: list[Worker] = []
-        self.kept: list[Worker] = []  # for short calls, see `call_at_once`
+        self.short = ShortTeam()
 
     def take(self, n: int, taken: list[Worker]) -> None:
         """Add to `taken` until it has `n` workers, or as many as the system lets start.
@@ -95,7 +105,7 @@ class Workers:
     def end(self) -> None:
         """End the threads: the interpreter would stop them within machine code when it ends."""
         with _ctrl_c_can_wait():
-            idle = self.free + self.kept
+            idle = self.free + self.short.members
             self.forget()
             for worker in idle:
                 worker.tell_to_end()
@@ -123,51 +133,32 @@ atexit.register(workers.end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=workers.forget)
 
-ALONE = np.zeros(0, np.int64)  # the crew of a thread that has no others
-
-
-class Kept:
-    """The team of short calls, one of which is made at a time: it keeps its workers, and between calls its CPUs."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Start anew, as a forked child must."""
-        self.call, self.size, self.crew = threading.Lock(), 0, ALONE
-
-
-kept = Kept()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=kept.forget)
-
-
 def call_at_once(wanted: int, code: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Call code(crew, arguments) as `call_team` does, for calls of some microseconds: they do not wait for CPUs.
 
     As long as nobody else asks for CPUs, a call has those of the one before, and its workers; to give them back and
     take them again would take as long as a small call.
     """
-    call = kept.call
-    if call.locked():  # by another thread, or around a handler of a signal
+    short = workers.short
+    if short.call.locked():  # by another thread, or around a handler of a signal
         call_team(wanted, code, arguments, waits=False)
         return
-    if kept.size != wanted:
+    if short.size != wanted:
         team.worker()  # compiled before CPUs are held
-    with call:
-        if kept.size != wanted or parallel.budget.last is not call:
-            _enlist(wanted, call)
-        code(kept.crew, arguments)
+    with short.call:
+        if short.size != wanted or parallel.budget.last is not short.call:
+            _enlist(wanted, short)
+        code(short.crew, arguments)
 
 
-def _enlist(wanted: int, call: threading.Lock) -> None:
+def _enlist(wanted: int, short: ShortTeam) -> None:
     """Give the team of short calls as many workers as it may have now."""
-    kept.size = 0
-    n = 1 if numba.config.BOUNDSCHECK else parallel.budget.take(wanted, call, waits=False)
-    workers.take(n - 1, workers.kept)
-    kept.crew = _crew_of(workers.kept[: n - 1])
+    short.size = 0
+    n = 1 if numba.config.BOUNDSCHECK else parallel.budget.take(wanted, short.call, waits=False)
+    workers.take(n - 1, short.members)
+    short.crew = _crew_of(short.members[: n - 1])
     if n == wanted:  # else there may be more the next time
-        kept.size = n
+        short.size = n
 
 
 def _crew_of(taken: list[Worker]) -> Crew:

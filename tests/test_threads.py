@@ -419,7 +419,7 @@ def interrupted_calls(call, is_watched):
 @BOTH_CALLS
 def test_whatever_ends_a_call_ends_what_it_holds(call, four, monkeypatch):
     monkeypatch.setattr(parallel, "budget", four)
-    monkeypatch.setattr(workers, "kept", workers.Kept())
+    monkeypatch.setattr(workers.workers, "short", workers.ShortTeam())
     monkeypatch.setattr(parallel, "LOOKS_APART", 1000.0)  # who waits in vain stays
     errors = []
     for error in interrupted_calls(call, lambda code: code.co_filename in (workers.__file__, parallel.__file__)):
@@ -433,12 +433,11 @@ def test_ctrl_c_loses_no_worker(call, monkeypatch):
     """At each of the same moments: a thread that is lost is not told to end, and stopped within machine code."""
     theirs, pool = set(threading.enumerate()), workers.Workers()
     monkeypatch.setattr(workers, "workers", pool)
-    monkeypatch.setattr(workers, "kept", workers.Kept())
     n_errors = 0
     functions = workers.call_team, workers.call_at_once, workers._enlist, workers.Workers.take
     watched = [function.__code__ for function in functions]
     for n_errors, _ in enumerate(interrupted_calls(call, lambda code: code in watched), 1):
-        assert {worker._thread for worker in pool.free + pool.kept} >= set(threading.enumerate()) - theirs
+        assert {worker._thread for worker in pool.free + pool.short.members} >= set(threading.enumerate()) - theirs
         if n_errors % 2:
             pool.end()  # the next has new ones to start
     assert n_errors > 5
@@ -512,7 +511,7 @@ def test_a_prediction_goes_on_alone_where_a_team_has_all_cpus(four):
 def test_predictions_of_few_rows_do_not_wait(monkeypatch):
     asked, take = [], parallel.budget.take
     monkeypatch.setattr(parallel.budget, "take", lambda n, call, waits: asked.append(waits) or take(n, call, waits))
-    monkeypatch.setattr(workers, "kept", workers.Kept())
+    monkeypatch.setattr(workers.workers, "short", workers.ShortTeam())
     net = fastnn.MLP((784, 1024, 10), random_state=0)  # a row is more than one thread predicts as fast
     for n in (1, 50, 100, 50):
         net.forward(np.ones((n, 784), "float32"))
@@ -525,7 +524,7 @@ def short(four, monkeypatch):
     asked, take = [], four.take
     monkeypatch.setattr(four, "take", lambda *arguments, **named: asked.append(arguments) or take(*arguments, **named))
     monkeypatch.setattr(parallel, "budget", four)
-    monkeypatch.setattr(workers, "kept", workers.Kept())
+    monkeypatch.setattr(workers.workers, "short", workers.ShortTeam())
 
     def calls(*wanted):
         asked.clear()
@@ -565,7 +564,7 @@ def test_long_calls_of_one_thread_are_counted(monkeypatch):
     """Or a team beside them would have the CPUs that they run on."""
     taken, take = [], parallel.budget.take
     monkeypatch.setattr(parallel.budget, "take", lambda n, *args, **named: taken.append(n) or take(n, *args, **named))
-    monkeypatch.setattr(workers, "kept", workers.Kept())
+    monkeypatch.setattr(workers.workers, "short", workers.ShortTeam())
     net, X = fastnn.MLP((20, 10, 2)), np.ones((20_000, 20), "float32")
     with fastnn.threads(1):
         for rows in (X, sparse.csr_array(X)):
@@ -733,6 +732,22 @@ def test_a_process_ends_at_once_and_its_workers_with_it():
     """
     out, _ = run_script(script)
     assert out.split() == ["[1]", "True"]
+
+
+def test_predictions_after_the_workers_have_ended():
+    """Of a handler that was registered before the package was imported, and so is called after its own."""
+    script = """
+        import atexit
+        atexit.register(lambda: print(all((net.forward(X) == expected).all() for _ in range(100))))
+        import numpy as np, fastnn
+        from fastnn import workers
+        fastnn.set_num_threads(2)
+        net, X = fastnn.MLP((784, 1024, 1024, 10), random_state=0), np.ones((1, 784), "float32")
+        expected = net.forward(X)
+        assert len(workers.workers.short.members) == 1
+    """
+    out, _ = run_script(script)
+    assert out.split() == ["True"]
 
 
 def test_a_process_does_not_wait_for_each_of_many_workers_that_do_not_come(monkeypatch):

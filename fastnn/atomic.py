@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fastnn.kernels.room import check_room_for_a_thread
+
 # What the system writes to a disk, or frees, in some hundredths of a second, for which Ctrl-C has to wait.
 BYTES_AT_ONCE = 2**24
 
@@ -97,6 +99,7 @@ def _opened(path: Path) -> int | None:
 def _close(descriptor: int) -> None:
     if os.fstat(descriptor).st_size >= BYTES_AT_ONCE:
         with contextlib.suppress(RuntimeError):  # there can be no more threads
+            check_room_for_a_thread()
             threading.Thread(target=os.close, args=(descriptor,), name="fastnn frees storage", daemon=True).start()
             return
     os.close(descriptor)

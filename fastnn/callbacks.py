@@ -114,12 +114,14 @@ class Fit:
         Whether a stopping rule or a callback has ended the training.
     is_paused : bool
         Whether the training was only broken off, so that a checkpoint is to go on from here.
+    has_ended : bool
+        Whether all callbacks have heard of the end, or something has kept them from it.
     """
 
     def __init__(self, model: Any, callbacks: Iterable[Callback], max_epochs: int) -> None:
         self.model, self.max_epochs = model, max_epochs
         self.epoch = self.batch = self.n_batches = 0
-        self.is_over = self.is_paused = False
+        self.is_over = self.is_paused = self.has_ended = False
         self._is_between_epochs = True
         self.history: dict[str, list[float]] = {}
         self.callbacks = sorted(callbacks, key=lambda callback: callback.rank)
@@ -206,11 +208,14 @@ class Fit:
 
         The one that hears of epochs last, a checkpoint, hears of the beginning first and of the end last.
         """
-        with contextlib.ExitStack() as stack:
-            for callback in reversed(self.callbacks):
-                callback.on_fit_begin(self)
-                stack.callback(callback.on_fit_end, self)
-            yield
+        try:
+            with contextlib.ExitStack() as stack:
+                for callback in reversed(self.callbacks):
+                    callback.on_fit_begin(self)
+                    stack.callback(callback.on_fit_end, self)
+                yield
+        finally:
+            self.has_ended = True
 
     @property
     def is_told_of_batches(self) -> bool:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ class Checkpoint(Callback):
         self._start: dict[str, Any] = {}
         self._keeps_previous = True
         self._source = self.path
+        self._handlers: dict[int, Any] = {}  # from before, as long as those of this object are in their places
 
     # -- going on -------------------------------------------------------------------------------------------------
 
@@ -193,16 +195,17 @@ class Checkpoint(Callback):
 
     def on_fit_begin(self, fit: Fit) -> None:
         self._next, self._heard = time.monotonic() + self._seconds, set[int]()
-        self._handlers: dict[int, Any] = {}
-        self._process = os.getpid()
+        self._process, self._fit = os.getpid(), weakref.ref(fit)
         if not self.on_signal:
             return
         if threading.current_thread() is not threading.main_thread():
             logger.warning("%s: outside the main thread signals are not heard", self.path)
             return
+        self._restore_handlers()  # where Ctrl-C has ended the end of the fit before
         try:
             for number in self.on_signal:
-                self._handlers[number] = signal.signal(number, self._hear)
+                self._handlers[number] = signal.getsignal(number)  # first, so that Ctrl-C cannot come between
+                signal.signal(number, self._hear)
         except BaseException:
             self._restore_handlers()
             raise
@@ -232,15 +235,17 @@ class Checkpoint(Callback):
             signal.raise_signal(number)
 
     def _hear(self, number: int, frame: Any) -> None:
-        if os.getpid() == self._process:
+        fit = self._fit()
+        if fit is not None and not fit.has_ended and os.getpid() == self._process:
             self._heard.add(number)
-        else:  # a child that a callback or another thread has forked, such as a pool's: it does not train
+        else:  # Ctrl-C came before the handlers were back; or this is a child, such as a pool's, that does not train
             self._restore_handlers()
             signal.raise_signal(number)
 
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
+            with contextlib.suppress(OSError):  # the system has not let it be heard either
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
         self._handlers = {}
 
     def _save(self, fit: Fit) -> None:
@@ -273,7 +278,8 @@ class Checkpoint(Callback):
         self._keeps_previous = True
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_handlers", "_heard")}
+        state = {name: value for name, value in vars(self).items() if name not in ("_heard", "_fit")}
+        return {**state, "_handlers": {}}
 
 
 def _checked_signals(numbers: Any) -> tuple[int, ...]:

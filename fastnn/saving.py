@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 import fastnn
-from fastnn.atomic import atomic_write, check_regular
+from fastnn.atomic import atomic_write, check_regular, write_pieces
+from fastnn.pieces import parts
 
 Array = npt.NDArray[Any]
 
@@ -110,7 +111,7 @@ def save(path: str | os.PathLike[str], model: Any, net: Any) -> None:
         raise ValueError(f"the model cannot be saved: {error}") from error
     data = from_package.numpy.save(tensors, {METADATA: text})
     with atomic_write(os.path.realpath(_decoded_path(path))) as file:
-        file.write(data)
+        write_pieces(file, (memoryview(data)[part] for part in parts(len(data))))
 
 
 def _class_name(model: Any) -> str:

@@ -6,6 +6,8 @@ The arrays are the tensors; the rest is JSON among the metadata, together with w
 import contextlib
 import hashlib
 import json
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -76,12 +78,16 @@ def read_tree(path: Path, kind: str) -> Any:
     DamagedError
         If the file is not what `write_tree` has written.
     """
-    content = path.read_bytes()
     try:
-        length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length])
-        metadata, data = header.pop("__metadata__"), memoryview(content)[8 + length :]
-        arrays = {name: _array(entry, data) for name, entry in header.items()}
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            n_data = os.fstat(file.fileno()).st_size - 8 - length
+            if n_data < 0:
+                raise ValueError("its header ends too early")
+            header = json.loads(file.read(length))
+            metadata, arrays, end = header.pop("__metadata__"), {}, 0
+            for name, entry in header.items():
+                arrays[name], end = _read_array(file, entry, end, n_data)
         if "kind" not in metadata:
             raise ValueError("it does not say what it is; if `fastnn.load` takes it, use another path")
         if metadata["kind"] != kind:
@@ -93,11 +99,16 @@ def read_tree(path: Path, kind: str) -> Any:
         raise DamagedError(f"{path} is damaged, or no {kind}: {error}") from error
 
 
-def _array(entry: dict[str, Any], data: memoryview) -> Array:
-    start, stop = entry["data_offsets"]
-    if not 0 <= start <= stop <= len(data):
-        raise ValueError("its data end too early")
-    return np.frombuffer(data[start:stop], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
+def _read_array(file: BinaryIO, entry: dict[str, Any], end: int, n_data: int) -> tuple[Array, int]:
+    """Return the array that follows those before, which went to `end` of `n_data` bytes, and where it ends itself."""
+    dtype, shape, (start, stop) = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+    if start != end or stop - start != math.prod(shape) * dtype.itemsize or stop > n_data:
+        raise ValueError(f"its data of {shape} numbers cannot lie from {start} to {stop}")
+    array = np.empty(shape, dtype)
+    for piece in _bytes(array):
+        if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+            raise ValueError("its data end too early")
+    return array, stop
 
 
 def check_tree(tree: Any) -> None:
@@ -144,7 +155,7 @@ def _with_arrays(tree: Any, arrays: dict[str, Array]) -> Any:
 
 
 def _bytes(array: Array) -> Iterator[memoryview]:
-    """Yield the bytes of an array piece by piece: Ctrl-C need not wait for all of them."""
+    """Yield the bytes of an array piece by piece, to read or to write: Ctrl-C need not wait for all of them."""
     content = array.reshape(-1).view(np.uint8).data
     return (content[part] for part in parts(len(content)))
 

@@ -42,6 +42,11 @@ class Worker:
         self._serve = team.worker()
         self._thread = threading.Thread(target=self._work, name="fastnn worker", daemon=True)
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether the thread has been started."""
+        return self._thread.ident is not None
+
     def start(self) -> None:
         """Start the thread; RuntimeError if there can be no more."""
         check_room_for_a_thread()
@@ -90,17 +95,16 @@ class Workers:
         a call of C. To set them free again is a `free += taken`, between whose steps Python does not look for signals.
         """
         try:  # noqa: SIM105 - it takes as long as all the rest
-            taken.extend(itertools.islice(iter(self.free.pop, None), n))
+            taken.extend(itertools.islice(iter(self.free.pop, None), max(0, n - len(taken))))
         except IndexError:
             pass
-        while len(taken) < n:
-            worker = Worker()
-            taken.append(worker)
-            try:
-                worker.start()
-            except RuntimeError:  # there can be no more threads
-                taken.remove(worker)
-                return
+        taken += (Worker() for _ in range(n - len(taken)))
+        try:
+            for worker in taken:
+                if not worker.has_thread:  # it is new, or Ctrl-C came before its thread
+                    worker.start()
+        except RuntimeError:  # there can be no more threads
+            taken[:] = [worker for worker in taken if worker.has_thread]
 
     def end(self) -> None:
         """End the threads: the interpreter would stop them within machine code when it ends."""

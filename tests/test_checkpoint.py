@@ -5,6 +5,8 @@ With FASTNN_FULL=1 in the environment 200 kills of each kind of fit, and 200 fit
 
 import contextlib
 import datetime
+import io
+import itertools
 import json
 import logging
 import math
@@ -20,6 +22,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +33,10 @@ from sklearn.base import clone
 from subprocesses import finished, run_script, started
 
 import fastnn
-from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, atomic, checkpoint
+from fastnn import Callback, Checkpoint, MLPClassifier, MLPRegressor, atomic, callbacks, checkpoint, trees
 from fastnn.atomic import atomic_write, leftovers
 from fastnn.checks import seconds_of
+from fastnn.kernels import room
 from fastnn.model import MLP
 from fastnn.pieces import ENTRIES_AT_ONCE
 from fastnn.trees import DamagedError, read_tree, write_tree
@@ -234,6 +238,29 @@ def test_nothing_left_but_damage_is_an_error(tmp_path):
 
 def as_text(tree):
     return json.dumps(tree, default=np.ndarray.tolist)
+
+
+def test_a_file_is_read_piece_by_piece_and_once(tmp_path, monkeypatch):
+    """Ctrl-C need not wait for all of it, and who has room for a checkpoint has room to go on from it."""
+    tree, sizes = {"a": np.arange(3_000_001), "b": np.ones(10)}, []
+
+    class File(io.FileIO):
+        def readinto(self, piece):
+            sizes.append(len(piece))
+            return super().readinto(piece)
+
+    with open(tmp_path / "t", "wb") as file:
+        write_tree(file, "kind", tree)
+    monkeypatch.setattr(trees, "open", File, raising=False)
+    tracemalloc.start()
+    try:
+        again = read_tree(tmp_path / "t", "kind")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_equal(again, tree)
+    assert max(sizes) <= ENTRIES_AT_ONCE and sum(sizes) == 8 * 3_000_011
+    assert most < 1.1 * 8 * 3_000_011
 
 
 def test_no_damage_gets_through(tmp_path):
@@ -496,13 +523,13 @@ def test_a_write_never_has_much_to_wait_for(tmp_path, monkeypatch):
     np.testing.assert_equal(read_tree(tmp_path / "file", "kind"), tree)
 
 
-@pytest.mark.parametrize("has_threads", [True, False])
+@pytest.mark.parametrize("wants", ["nothing", "threads", "memory"])
 @pytest.mark.parametrize("is_cut_off", [True, False])
-def test_the_storage_of_a_file_that_goes_is_freed_in_a_thread(is_cut_off, has_threads, tmp_path, monkeypatch):
+def test_the_storage_of_a_file_that_goes_is_freed_in_a_thread(is_cut_off, wants, tmp_path, monkeypatch):
     """It takes the system a second for a gigabyte, and Ctrl-C would wait for it: the name alone goes at once."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    freed, close, start = queue.Queue(), os.close, threading.Thread.start
+    freed, close = queue.Queue(), os.close
 
     def noted(descriptor):
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -513,7 +540,10 @@ def test_the_storage_of_a_file_that_goes_is_freed_in_a_thread(is_cut_off, has_th
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(os, "close", noted)
-    monkeypatch.setattr(threading.Thread, "start", start if has_threads else no_thread)
+    if wants == "threads":
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+    if wants == "memory":  # a thread that is started would not come, and be waited for
+        monkeypatch.setattr(room, "FOR_A_THREAD", 1 << 62)
     monkeypatch.setattr(atomic, "BYTES_AT_ONCE", 3)
     with contextlib.suppress(KeyboardInterrupt), atomic_write(path) as file:
         file.write(b"new")
@@ -522,7 +552,7 @@ def test_the_storage_of_a_file_that_goes_is_freed_in_a_thread(is_cut_off, has_th
             raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == (b"old" if is_cut_off else b"new")
     gone = b"new" if is_cut_off else b"old"
-    assert freed.get(timeout=60) == (gone, 0, "fastnn frees storage" if has_threads else "MainThread")
+    assert freed.get(timeout=60) == (gone, 0, "fastnn frees storage" if wants == "nothing" else "MainThread")
     assert freed.empty()
 
 
@@ -861,6 +891,42 @@ def test_sigterm_ends_a_process_without_a_handler(tmp_path):
     saved = read_tree(tmp_path / "c", checkpoint.KIND)["state"]
     assert (saved["n_epochs"], saved["rows_done"]) == (2, 30)  # in the middle of an epoch
     assert run(str(tmp_path / "c"), "").stdout == run(str(tmp_path / "other"), "").stdout != ""
+
+
+def test_ctrl_c_leaves_no_process_deaf(tmp_path):
+    """At each moment at which the handlers are changed: signals reach those that were there before the fit."""
+    heard, numbers = [], [signal.SIGTERM, signal.SIGUSR1]
+    before = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in numbers}
+    kept, n_moments, n_ends = Checkpoint(tmp_path / "c"), 0, 0
+    functions = kept.on_fit_begin, kept.on_fit_end, kept._restore_handlers, callbacks.Fit.entered.__wrapped__
+    watched = [function.__code__ for function in (*functions, contextlib.ExitStack.callback)]
+
+    def interrupt(frame, event, _):
+        nonlocal n_moments
+        if event in ("call", "c_return") and frame.f_code in watched:
+            n_moments += 1
+            if n_moments == n_ends + 1:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    try:
+        for n_ends in itertools.count():
+            n_moments = 0
+            told = kept if n_ends % 2 else Checkpoint(tmp_path / "c")  # one that has been left so goes on, too
+            sys.setprofile(interrupt)
+            with contextlib.suppress(KeyboardInterrupt):
+                classifier(told).fit(X, Y)
+            sys.setprofile(None)
+            for number in numbers:
+                signal.raise_signal(number)
+            assert heard == numbers
+            heard.clear()
+            if n_moments <= n_ends:
+                break
+        assert n_ends > 10
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_an_error_restores_the_handlers(tmp_path, monkeypatch):

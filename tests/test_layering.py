@@ -51,8 +51,9 @@ LAYERS = [
     {"kernels.jit", "kernels.plan"},
     {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
     {"kernels.lowering"},
-    {"kernels.width", "kernels.room", "trees", "checks", "log", "plotting"},
-    {"atomic", "pieces"},
+    {"kernels.width", "trees", "checks", "log", "plotting"},
+    {"atomic"},
+    {"kernels.room", "pieces"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

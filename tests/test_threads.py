@@ -434,10 +434,13 @@ def test_ctrl_c_loses_no_worker(call, monkeypatch):
     theirs, pool = set(threading.enumerate()), workers.Workers()
     monkeypatch.setattr(workers, "workers", pool)
     n_errors = 0
-    functions = workers.call_team, workers.call_at_once, workers._enlist, workers.Workers.take
+    functions = workers.call_team, workers.call_at_once, workers._enlist, workers.Workers.take, workers.Worker.start
     watched = [function.__code__ for function in functions]
     for n_errors, _ in enumerate(interrupted_calls(call, lambda code: code in watched), 1):
         assert {worker._thread for worker in pool.free + pool.short.members} >= set(threading.enumerate()) - theirs
+        getattr(workers, call)(4, lambda crew, arguments: None, ())  # in which each has a thread again
+        assert {worker._thread for worker in pool.free + pool.short.members} == set(threading.enumerate()) - theirs
+        pool.short.size = 0
         if n_errors % 2:
             pool.end()  # the next has new ones to start
     assert n_errors > 5

@@ -7,6 +7,7 @@ import stat
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,29 +81,24 @@ def _freed_later(path: Path) -> Iterator[None]:
 
     It goes when nobody has the file open any more, at the latest with the process.
     """
-    descriptor = _opened(path)
+    file = None
+    if os.name != "nt":  # where an open file cannot be removed
+        with contextlib.suppress(OSError):
+            file = open(path, "rb", buffering=0)  # noqa: SIM115 - Ctrl-C at any moment closes it too
     try:
         yield
     finally:
-        if descriptor is not None:
-            _close(descriptor)
+        if file is not None:
+            _close(file)
 
 
-def _opened(path: Path) -> int | None:
-    """Open a file, or return None where there is none, or an open one could not be removed."""
-    if os.name != "nt":
-        with contextlib.suppress(OSError):
-            return os.open(path, os.O_RDONLY)
-    return None
-
-
-def _close(descriptor: int) -> None:
-    if os.fstat(descriptor).st_size >= BYTES_AT_ONCE:
+def _close(file: RawIOBase) -> None:
+    if os.fstat(file.fileno()).st_size >= BYTES_AT_ONCE:
         with contextlib.suppress(RuntimeError):  # there can be no more threads
             check_room_for_a_thread()
-            threading.Thread(target=os.close, args=(descriptor,), name="fastnn frees storage", daemon=True).start()
+            threading.Thread(target=file.close, name="fastnn frees storage", daemon=True).start()
             return
-    os.close(descriptor)
+    file.close()
 
 
 def check_regular(path: Path) -> None:

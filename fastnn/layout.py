@@ -14,6 +14,7 @@ from fastnn.kernels import plan as P
 from fastnn.kernels.optimizers import N_CONSTANTS
 from fastnn.kernels.simd import LINE, lanes
 from fastnn.kernels.team import state_size
+from fastnn.pieces import parts
 
 Array = npt.NDArray[Any]
 
@@ -117,8 +118,9 @@ class Layout:
         """Return W and b of one layer, (n_in + 1, n_out) with the bias as the last row."""
         n_in, n_out = self.pairs[layer]
         whole = np.empty((n_in + 1, n_out), self.dtype)
-        for start, width in panels(n_out, self.lanes):
-            whole[:, start : start + width] = self._panel(params, layer, start, width)[:, : n_out - start]
+        for rows in parts(n_in + 1, n_out):  # new memory, which the system gives page by page
+            for start, width in panels(n_out, self.lanes):
+                whole[rows, start : start + width] = self._panel(params, layer, start, width)[rows, : n_out - start]
         return whole
 
     def _panel(self, params: Array, layer: int, start: int, width: int) -> Array:

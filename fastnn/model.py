@@ -47,7 +47,7 @@ FLOPS_AT_ONCE = 1e8  # of one that does not wait for CPUs, half a millisecond
 # As many epochs go into one call as take some hundredths of a second, and have room for their orders.
 FLOPS_PER_EPOCHS, ROWS_PER_EPOCHS = 1e9, 1_000_000
 
-_spare_lock = threading.Lock()
+_spare_lock = threading.RLock()  # a handler of a signal may train or predict while its thread has it
 if hasattr(os, "register_at_fork"):  # another Python thread may have it at that moment
     os.register_at_fork(after_in_child=_spare_lock._at_fork_reinit)  # type: ignore[attr-defined]
 _BUFFERS = (

@@ -220,34 +220,43 @@ class Budget:
 
     def forget(self) -> None:
         """Start anew, as a forked child must: the threads that held something are not there."""
-        self._lock = threading.Lock()
-        self._held: dict[threading.Lock, int] = {}  # by call; 0 of one that waits
+        self._lock = threading.RLock()  # a handler of a signal may predict while its thread has it
+        # By call: its threads, 0 of one that waits, and the Python thread that makes it. Replaced, never changed:
+        # a handler may come while somebody goes through it.
+        self._held: dict[threading.Lock, tuple[int, int]] = {}
         self.last: threading.Lock | None = None  # call that asked; while it is, others have taken nothing since
 
     def take(self, wanted: int, call: threading.Lock, waits: bool = True) -> int:
         """Return the number of threads that a call may now run until its lock is unlocked, its own included.
 
         One that ends sooner than it would have waited, half a millisecond, goes on alone instead; others make room for
-        it, as for one that waits.
+        it, as for one that waits. So does one of a signal's handler within another call, which does not end before.
         """
+        caller = threading.get_ident()
         while True:
             with self._lock:
                 self.last = call  # before the locks are looked at: one that is locked afterwards finds out
                 self._held = self._others(call) if any(map(_is_locked, self._held)) else {}
                 n = self._free(wanted) if self._held else wanted
-                self._held[call] = n
+                if not n and any(other == caller for _, other in self._held.values()):
+                    waits = False
+                self._held = {**self._held, call: (n, caller)}
                 if n or not waits:
-                    self.most = max(self.most, sum(self._held.values()))
+                    self.most = max(self.most, sum(self._counts()))
                     return n or 1
             time.sleep(LOOKS_APART)
 
-    def _others(self, call: threading.Lock) -> dict[threading.Lock, int]:
-        return {other: n for other, n in self._held.items() if other.locked() and other is not call}
+    def _counts(self) -> list[int]:
+        return [n for n, _ in self._held.values()]
+
+    def _others(self, call: threading.Lock) -> dict[threading.Lock, tuple[int, int]]:
+        return {other: held for other, held in self._held.items() if other.locked() and other is not call}
 
     def _free(self, wanted: int) -> int:
         """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
-        n_waiting, running = list(self._held.values()).count(0), sum(self._held.values())
-        if running >= allowed_threads() and running > len(self._held) - n_waiting:  # a team, which ends soon
+        counts = self._counts()
+        n_waiting, running = counts.count(0), sum(counts)
+        if running >= allowed_threads() and running > len(counts) - n_waiting:  # a team, which ends soon
             return 0
         return max(1, min(wanted, allowed_threads() - running - n_waiting))
 

@@ -16,7 +16,6 @@ import pickle
 import queue
 import re
 import signal
-import stat
 import subprocess
 import sys
 import textwrap
@@ -529,17 +528,21 @@ def test_the_storage_of_a_file_that_goes_is_freed_in_a_thread(is_cut_off, wants,
     """It takes the system a second for a gigabyte, and Ctrl-C would wait for it: the name alone goes at once."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    freed, close = queue.Queue(), os.close
+    freed = queue.Queue()
 
-    def noted(descriptor):
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            freed.put((os.pread(descriptor, 3, 0), os.fstat(descriptor).st_nlink, threading.current_thread().name))
-        close(descriptor)
+    class Noted(io.FileIO):
+        def close(self):
+            if not self.closed:
+                freed.put((self.readall(), os.fstat(self.fileno()).st_nlink, threading.current_thread().name))
+            super().close()
+
+    def opened(path, mode, buffering=-1):
+        return Noted(path) if mode == "rb" else open(path, mode, buffering)
 
     def no_thread(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(os, "close", noted)
+    monkeypatch.setattr(atomic, "open", opened, raising=False)
     if wants == "threads":
         monkeypatch.setattr(threading.Thread, "start", no_thread)
     if wants == "memory":  # a thread that is started would not come, and be waited for

@@ -549,6 +549,72 @@ def test_short_calls_keep_their_cpus_until_somebody_asks(four, short):
     assert short(2, 2) == ([2, 2], 1)
 
 
+def test_short_and_long_calls_in_turns_have_the_same_workers(four, short):
+    """Each for its own kind: none moves from one to the other and leaves the first to start a new one."""
+    def turn():
+        workers.call_team(4, lambda crew, arguments: None, ())
+        return short(2, 3, 2)
+
+    turn()
+    turn()  # in which those that the short calls have taken are made up for
+    before = threading.active_count()
+    for _ in range(20):
+        assert turn() == ([2, 3, 2], 3)
+    assert threading.active_count() == before
+
+
+def test_a_call_of_a_handler_does_not_wait_for_the_one_that_it_came_in(four):
+    """Which would not end before; it goes on alone."""
+    outer, inner = threading.Lock(), threading.Lock()
+    with outer:
+        assert four.take(4, outer) == 4
+        with inner:
+            assert four.take(4, inner) == 1
+    other = Other(four, 4)
+    assert other.has_taken() and other.taken == 4
+    other.end()
+
+
+def test_a_handler_may_predict_and_train_wherever_it_comes():
+    """At each moment of a call at which Python calls one: within the locks of the budget and of workspaces, too."""
+    script = """
+        import sys
+        import numpy as np
+        import fastnn
+        from fastnn import model, parallel, workers
+
+        fastnn.set_num_threads(2)
+        model.FLOPS_PER_THREAD = 1e-9
+        X, y = np.ones((3000, 20), "float32"), np.zeros(3000, int)
+        outer, inner = (fastnn.MLP((20, 30, 2), random_state=0) for _ in range(2))
+        files = [module.__file__ for module in (model, parallel, workers)]
+
+        def calls(net):
+            net.forward(X[:40])
+            net.forward(X)
+            net.loss_and_gradients(X, y)
+
+        def handle(frame, event, argument):
+            global n_moments
+            if event in ("call", "c_return") and frame.f_code.co_filename in files:
+                n_moments += 1
+                if n_moments % 7 == n_runs:
+                    sys.setprofile(None)
+                    calls(inner)
+                    sys.setprofile(handle)
+
+        calls(outer)
+        for n_runs in range(7):
+            n_moments = 0
+            sys.setprofile(handle)
+            calls(outer)
+            sys.setprofile(None)
+        print(n_moments > 50)
+    """
+    out, _ = run_script(script)
+    assert out.split() == ["True"]
+
+
 def test_a_short_call_within_another_has_a_team_of_its_own(four, short):
     """As of another thread, or of a signal's handler, in which to wait for the outer call would be to wait forever."""
     crews = []

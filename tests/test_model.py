@@ -314,7 +314,7 @@ def test_batch_longer_than_the_data_is_the_data():
 
 @pytest.mark.parametrize("optimizer", [fastnn.Adam, fastnn.SGD])
 def test_epochs_equal_their_batches_one_by_one(optimizer):
-    """To the bit, where the last batch is large enough that a call for it alone sums its gradients as a longer one does."""
+    """To the bit, where the last batch is so large that a call for it alone sums its gradients as a longer one does."""
     one, X, T = problem((6, 9, 4), 120)
     two, *_ = problem((6, 9, 4), 120)
     assert len({one._layout.is_narrow(n_rows, False) for n_rows in (24, 32)}) == 1

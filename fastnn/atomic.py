@@ -51,8 +51,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         replace(temporary, path)
     except BaseException:
-        with _freed_later(temporary):
-            temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise
     sync_folder(path.parent)
 
@@ -73,6 +72,12 @@ def replace(source: Path, target: Path) -> None:
     """Give a file the name of another, which goes."""
     with _freed_later(target):
         os.replace(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if there is one."""
+    with _freed_later(path):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

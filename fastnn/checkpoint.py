@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn.atomic import atomic_write, leftovers, replace, temporary_beside
+from fastnn.atomic import atomic_write, leftovers, remove, replace, temporary_beside
 from fastnn.callbacks import Callback, Fit
 from fastnn.checks import absolute, check_writable, seconds_of
 from fastnn.log import logger
@@ -189,7 +189,7 @@ class Checkpoint(Callback):
         for path in leftovers(self.path):
             with contextlib.suppress(OSError):  # those of a path that begins alike come and go
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
+                    remove(path)
 
     # -- saving ---------------------------------------------------------------------------------------------------
 

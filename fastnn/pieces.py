@@ -17,6 +17,11 @@ def parts(n: int, width: int = 1) -> Iterator[slice]:
     return (slice(start, min(n, start + step)) for start in range(0, n, step))
 
 
+def pieces_of(content: memoryview) -> Iterator[memoryview]:
+    """Yield bytes piece by piece, to read into or to write."""
+    return (content[part] for part in parts(len(content)))
+
+
 def mapped(function: Callable[[Array], Any], array: Array, dtype: npt.DTypeLike) -> Array:
     """Return function(array) in a new array of the same shape, for a function of each entry alone."""
     out = np.empty(array.shape, dtype)

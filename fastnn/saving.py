@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import fastnn
 from fastnn.atomic import atomic_write, check_regular, write_pieces
-from fastnn.pieces import parts
+from fastnn.pieces import pieces_of
 
 Array = npt.NDArray[Any]
 
@@ -111,7 +111,7 @@ def save(path: str | os.PathLike[str], model: Any, net: Any) -> None:
         raise ValueError(f"the model cannot be saved: {error}") from error
     data = from_package.numpy.save(tensors, {METADATA: text})
     with atomic_write(os.path.realpath(_decoded_path(path))) as file:
-        write_pieces(file, (memoryview(data)[part] for part in parts(len(data))))
+        write_pieces(file, pieces_of(memoryview(data)))
 
 
 def _class_name(model: Any) -> str:

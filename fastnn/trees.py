@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnn.atomic import write_pieces
-from fastnn.pieces import parts
+from fastnn.pieces import pieces_of
 
 Array = npt.NDArray[Any]
 
@@ -155,9 +155,7 @@ def _with_arrays(tree: Any, arrays: dict[str, Array]) -> Any:
 
 
 def _bytes(array: Array) -> Iterator[memoryview]:
-    """Yield the bytes of an array piece by piece, to read or to write: Ctrl-C need not wait for all of them."""
-    content = array.reshape(-1).view(np.uint8).data
-    return (content[part] for part in parts(len(content)))
+    return pieces_of(array.reshape(-1).view(np.uint8).data)
 
 
 def _checksum(text: str, arrays: dict[str, Array]) -> str:

@@ -1,6 +1,7 @@
 """What several test files share: networks, targets that suit an output, closeness by norm."""
 
 import functools
+import sys
 
 import numpy as np
 import reference
@@ -101,3 +102,33 @@ def watch_calls(monkeypatch, entry, watch):
     """Have the compiled calls of an entry point, such as `epoch`, made by watch(code, crew, arguments)."""
     code = entry.code
     monkeypatch.setattr(entry, "code", lambda *kind: functools.partial(watch, code(*kind)))
+
+
+def interrupted_calls(call, is_watched):
+    """Yield after calls, each with Ctrl-C at the next one of the moments that Python looks for it, what ended them.
+
+    Those are, in the functions whose code is watched, where one begins, or one of C has returned. A call that goes on
+    after Ctrl-C yields None.
+    """
+    n_ends = n_moments = 0
+
+    def interrupt(frame, event, argument):
+        nonlocal n_moments
+        if event in ("call", "c_return") and is_watched(frame.f_code):
+            n_moments += 1
+            if n_moments == n_ends + 1:
+                raise KeyboardInterrupt
+
+    while True:
+        n_moments, end = 0, None
+        sys.setprofile(interrupt)
+        try:
+            call()
+        except KeyboardInterrupt as error:
+            end = error
+        finally:
+            sys.setprofile(None)
+        if n_moments <= n_ends:
+            return
+        n_ends += 1
+        yield end

@@ -6,7 +6,6 @@ With FASTNN_FULL=1 in the environment 200 kills of each kind of fit, and 200 fit
 import contextlib
 import datetime
 import io
-import itertools
 import json
 import logging
 import math
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_job import SETTINGS
-from helpers import csr
+from helpers import csr, interrupted_calls
 from sklearn.base import clone
 from subprocesses import finished, run_script, started
 
@@ -900,32 +899,24 @@ def test_ctrl_c_leaves_no_process_deaf(tmp_path):
     """At each moment at which the handlers are changed: signals reach those that were there before the fit."""
     heard, numbers = [], [signal.SIGTERM, signal.SIGUSR1]
     before = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in numbers}
-    kept, n_moments, n_ends = Checkpoint(tmp_path / "c"), 0, 0
+    kept, n_ends = Checkpoint(tmp_path / "c"), 0
     functions = kept.on_fit_begin, kept.on_fit_end, kept._restore_handlers, callbacks.Fit.entered.__wrapped__
     watched = [function.__code__ for function in (*functions, contextlib.ExitStack.callback)]
 
-    def interrupt(frame, event, _):
-        nonlocal n_moments
-        if event in ("call", "c_return") and frame.f_code in watched:
-            n_moments += 1
-            if n_moments == n_ends + 1:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
+    def fit():  # with one that has been left so in turns, too
+        classifier(kept if n_ends % 2 else Checkpoint(tmp_path / "c")).fit(X, Y)
+
+    def check_that_they_are_heard():
+        for number in numbers:
+            signal.raise_signal(number)
+        assert heard == numbers
+        heard.clear()
 
     try:
-        for n_ends in itertools.count():
-            n_moments = 0
-            told = kept if n_ends % 2 else Checkpoint(tmp_path / "c")  # one that has been left so goes on, too
-            sys.setprofile(interrupt)
-            with contextlib.suppress(KeyboardInterrupt):
-                classifier(told).fit(X, Y)
-            sys.setprofile(None)
-            for number in numbers:
-                signal.raise_signal(number)
-            assert heard == numbers
-            heard.clear()
-            if n_moments <= n_ends:
-                break
+        for _ in interrupted_calls(fit, lambda code: code in watched):
+            n_ends += 1
+            check_that_they_are_heard()
+        check_that_they_are_heard()
         assert n_ends > 10
     finally:
         for number, handler in before.items():

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
+from helpers import interrupted_calls
 from numba import types
 from pool_job import Running, X, Y, fit, train
 from scipy import sparse
@@ -388,32 +389,9 @@ def test_what_a_call_holds_is_held_until_it_ends(four, monkeypatch):
 BOTH_CALLS = pytest.mark.parametrize("call", ["call_team", "call_at_once"])
 
 
-def interrupted_calls(call, is_watched):
-    """Yield the ends of calls, each by Ctrl-C at the next one of the moments that Python looks for it.
-
-    Those are, in the functions whose code is watched, where one begins, or one of C has returned.
-    """
-    n_errors = n_moments = 0
-
-    def interrupt(frame, event, argument):
-        nonlocal n_moments
-        if event in ("call", "c_return") and is_watched(frame.f_code):
-            n_moments += 1
-            if n_moments == n_errors + 1:
-                raise KeyboardInterrupt
-
-    while True:
-        n_moments = 0
-        sys.setprofile(interrupt)
-        try:
-            getattr(workers, call)(4, lambda crew, arguments: None, ())
-            return
-        except KeyboardInterrupt as error:
-            end = error
-        finally:
-            sys.setprofile(None)
-        n_errors += 1
-        yield end
+def at_each_moment(call, is_watched):
+    """As `helpers.interrupted_calls`, of a call of a team of four."""
+    return interrupted_calls(lambda: getattr(workers, call)(4, lambda crew, arguments: None, ()), is_watched)
 
 
 @BOTH_CALLS
@@ -422,7 +400,7 @@ def test_whatever_ends_a_call_ends_what_it_holds(call, four, monkeypatch):
     monkeypatch.setattr(workers.workers, "short", workers.ShortTeam())
     monkeypatch.setattr(parallel, "LOOKS_APART", 1000.0)  # who waits in vain stays
     errors = []
-    for error in interrupted_calls(call, lambda code: code.co_filename in (workers.__file__, parallel.__file__)):
+    for error in at_each_moment(call, lambda code: code.co_filename in (workers.__file__, parallel.__file__)):
         errors.append(error)  # with its traceback, which keeps all frames
         assert not any(call.locked() for call in four._held)
     assert len(errors) > 10
@@ -436,7 +414,7 @@ def test_ctrl_c_loses_no_worker(call, monkeypatch):
     n_errors = 0
     functions = workers.call_team, workers.call_at_once, workers._enlist, workers.Workers.take, workers.Worker.start
     watched = [function.__code__ for function in functions]
-    for n_errors, _ in enumerate(interrupted_calls(call, lambda code: code in watched), 1):
+    for n_errors, _ in enumerate(at_each_moment(call, lambda code: code in watched), 1):
         assert {worker._thread for worker in pool.free + pool.short.members} >= set(threading.enumerate()) - theirs
         getattr(workers, call)(4, lambda crew, arguments: None, ())  # in which each has a thread again
         assert {worker._thread for worker in pool.free + pool.short.members} == set(threading.enumerate()) - theirs

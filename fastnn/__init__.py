@@ -60,7 +60,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    from fastnn.kernels.collector import without_collections
+
+    with without_collections():  # where scikit-learn is loaded, a collection takes a third of the import of Numba
+        value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

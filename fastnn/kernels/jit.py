@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import gc
 import hashlib
 import logging
 import os
@@ -30,6 +29,7 @@ from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
+from fastnn.kernels.collector import without_collections
 from fastnn.kernels.inner import Entry, Inner, on_unlocking, others_may_compile
 from fastnn.kernels.listening import call_apart
 from fastnn.kernels.room import TO_COMPILE, TO_LOAD, check_room_for_a_thread, has_room
@@ -204,7 +204,7 @@ def entry_points(*wanted: Wanted) -> list[Any]:
     one function when two processes compile them at the same time.
     """
     check_compiler()  # it may have been set since
-    with _compiling, _without_collections():
+    with _compiling, without_collections():
         missing = [one for one in wanted if one.made is None]
         calls = [functools.partial(_make, one) for one in missing]
         if all(is_cached(one.name) for one in missing):
@@ -274,18 +274,6 @@ def address_in_memory(dispatcher: Any) -> int:
     """Return where the machine code of an entry point begins, as other machine code calls it."""
     (compiled,) = dispatcher.overloads.values()
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Leave Python's collector out: it would look again and again through what a compile keeps, a tenth of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 NOTE_AFTER = 1.0  # seconds

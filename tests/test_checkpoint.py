@@ -777,11 +777,9 @@ UNWRITABLE = """
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="rights of POSIX")
-def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_training(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    for each in (tmp_path.parent.parent, tmp_path.parent, tmp_path, folder):
-        each.chmod(0o555 if each == folder else 0o755)
+def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_training(public_path):
+    folder = public_path / "folder"
+    folder.mkdir(0o555)
     out, _ = run_script(UNWRITABLE, folder / "c")
     assert out.startswith("path of Checkpoint must be in a folder that can be written to, got ")
     assert out.endswith("/folder/c: Permission denied; use another folder\n")

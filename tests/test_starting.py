@@ -144,12 +144,11 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 
 
 @pytest.fixture
-def shared(small, tmp_path):
-    """The folder of kernels, and the way to it, for everyone to read."""
-    folder = tmp_path / "cache"
+def shared(small, public_path):
+    """The folder of kernels, for everyone to read."""
+    folder = public_path / "cache"
     folder.mkdir()
-    for parent in (folder, *tmp_path.parents[:2], tmp_path):
-        parent.chmod(0o755)
+    folder.chmod(0o755)
     yield folder
     for each in (folder, *folder.rglob("*")):
         each.chmod(0o755)

@@ -1322,6 +1322,7 @@ with watched() as looks:
 """
 
 
+@pytest.mark.alone
 @every_layer_in_full
 def test_no_more_threads_than_allowed_in_joblibs_threads(layer):
     script = """
@@ -1334,6 +1335,7 @@ assert not running.excess(n) and running.most() <= n, running.seen
     run_job(layer, script + IN_THREADS + FROM_OUTSIDE, **MANY)
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how many threads run")
 @pytest.mark.skipif(parallel.allowed_threads() == 1, reason="one CPU")
 def test_more_threads_than_allowed_are_seen():
@@ -1342,6 +1344,7 @@ def test_more_threads_than_allowed_are_seen():
     run_job("default", f"{without}{IN_THREADS}assert np.median(looks) > n + 1, looks", **MANY)
 
 
+@pytest.mark.alone
 @every_layer_in_full
 def test_no_more_threads_than_allowed_in_lokys_workers(layer):
     script = """
@@ -1357,6 +1360,7 @@ with watched() as looks:
     run_job(layer, script + FROM_OUTSIDE, **MANY)
 
 
+@pytest.mark.alone
 @every_layer_in_full
 @pytest.mark.parametrize("processes", [False, True])
 def test_no_more_threads_than_allowed_in_dask_workers(processes, layer, tmp_path):

@@ -201,6 +201,7 @@ def _text_of(path: Path) -> str:
 
 LOOKS_APART = 0.0005  # seconds
 LEAST_RUN, MOST_BETWEEN = 0.001, 0.0005  # seconds
+OF_LATE = 0.002  # seconds, longer than a short call
 _is_locked = type(threading.Lock()).locked
 
 
@@ -224,6 +225,8 @@ class Budget:
         # By call: its threads, 0 of one that waits, and the Python thread that makes it. Replaced, never changed:
         # a handler may come while somebody goes through it.
         self._held: dict[threading.Lock, tuple[int, int]] = {}
+        # Python threads that make short calls, and when they asked last. Replaced, never changed, as that is.
+        self._asked: dict[int, float] = {}
         self.last: threading.Lock | None = None  # call that asked; while it is, others have taken nothing since
 
     def take(self, wanted: int, call: threading.Lock, waits: bool = True) -> int:
@@ -231,13 +234,15 @@ class Budget:
 
         One that ends sooner than it would have waited, half a millisecond, goes on alone instead; others make room for
         it, as for one that waits. So does one of a signal's handler within another call, which does not end before.
+        Whoever makes many such calls is left a CPU between two of them by others that do.
         """
-        caller = threading.get_ident()
+        caller, is_short = threading.get_ident(), not waits
         while True:
             with self._lock:
                 self.last = call  # before the locks are looked at: one that is locked afterwards finds out
                 self._held = self._others(call) if any(map(_is_locked, self._held)) else {}
-                n = self._free(wanted) if self._held else wanted
+                n_between = self._between_calls(caller) if is_short else 0
+                n = self._free(wanted, n_between) if self._held or n_between else wanted
                 if not n and any(other == caller for _, other in self._held.values()):
                     waits = False
                 self._held = {**self._held, call: (n, caller)}
@@ -252,13 +257,20 @@ class Budget:
     def _others(self, call: threading.Lock) -> dict[threading.Lock, tuple[int, int]]:
         return {other: held for other, held in self._held.items() if other.locked() and other is not call}
 
-    def _free(self, wanted: int) -> int:
+    def _between_calls(self, caller: int) -> int:
+        """Note a short call; return how many other Python threads are between two of theirs."""
+        now = time.perf_counter()
+        of_late = {other: asked for other, asked in self._asked.items() if now - asked < OF_LATE}
+        self._asked = {**of_late, caller: now}
+        return len(of_late.keys() - {caller, *(other for _, other in self._held.values())})
+
+    def _free(self, wanted: int, n_between: int) -> int:
         """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
         counts = self._counts()
         n_waiting, running = counts.count(0), sum(counts)
         if running >= allowed_threads() and running > len(counts) - n_waiting:  # a team, which ends soon
             return 0
-        return max(1, min(wanted, allowed_threads() - running - n_waiting))
+        return max(1, min(wanted, allowed_threads() - running - n_waiting - n_between))
 
 
 class Run:

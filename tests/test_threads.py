@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numba
@@ -525,6 +526,25 @@ def test_short_calls_keep_their_cpus_until_somebody_asks(four, short):
     assert short(2, 2) == ([1, 1], 2)
     other.end()
     assert short(2, 2) == ([2, 2], 1)
+
+
+def test_who_makes_short_calls_is_left_a_cpu_between_them(four, short, monkeypatch):
+    """Two teams that are called in turns would be in each other's way as soon as they meet again."""
+    now = 1.0
+    monkeypatch.setattr(parallel, "time", SimpleNamespace(perf_counter=lambda: now, sleep=time.sleep))
+    with ThreadPoolExecutor(1) as thread:
+        def another(*wanted):
+            return thread.submit(short, *wanted).result()
+
+        met = []
+        workers.call_at_once(4, lambda crew, arguments: met.append(another(4)), ())
+        assert met == [([1], 1)]
+        assert short(4, 4) == another(4, 4) == ([3, 3], 2)
+        now += 0.003  # since they met
+        assert another(4, 4) == ([4, 4], 1)
+        long = Other(four, 4)  # to which those that are over mean nothing
+        assert long.has_taken() and long.taken == 4
+        long.end()
 
 
 def test_short_and_long_calls_in_turns_have_the_same_workers(four, short):

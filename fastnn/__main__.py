@@ -39,7 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             parser.exit(130, f"{parser.prog} bench: interrupted\n")
     share = options.command == "bench" and options.share
-    print(f"```text\n{info.report()}\n```" if share else info.report())
+    try:
+        report = info.report()
+    except ValueError as error:  # of FASTNN_NUM_THREADS
+        parser.exit(2, f"{parser.prog} {options.command}: error: {error}\n")
+    print(f"```text\n{report}\n```" if share else report)
     return 0
 
 

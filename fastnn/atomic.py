@@ -44,11 +44,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:
+            with contextlib.suppress(OSError):  # it is new; or the file system has no permissions
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(OSError):  # it is new; or the file system has no permissions
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         replace(temporary, path)
     except BaseException:
         remove(temporary)
@@ -134,7 +134,7 @@ def temporary_beside(path: Path) -> Path:
 
 def leftovers(path: Path) -> Iterator[Path]:
     """Return the temporary files beside `path`: what kills have left, and what is being written now."""
-    return path.parent.glob(f"{glob.escape(_prefix(path))}*.tmp")
+    return path.parent.glob(f"{glob.escape(_prefix(path))}{32 * '[0-9a-f]'}.tmp")
 
 
 def _prefix(path: Path) -> str:

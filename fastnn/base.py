@@ -644,11 +644,14 @@ class _SklearnCallbacks(Callback):
 
     def __init__(self, context: Any, told: dict[str, Any], reconstruction: Callable[[], dict[str, Any]]) -> None:
         self.context, self.told, self.reconstruction = context, told, reconstruction
+        self.epoch: Any = None
 
     def on_epoch_begin(self, fit: Fit) -> None:
         self.epoch = self.context.subcontext(task_name="epoch").call_on_fit_task_begin(**self.told)
 
     def on_epoch_end(self, fit: Fit) -> bool:
+        if self.epoch is None:  # it began before a checkpoint, from which this fit goes on
+            self.on_epoch_begin(fit)
         return bool(self.epoch.call_on_fit_task_end(**self.told, reconstruction_attributes=self.reconstruction))
 
 

@@ -70,7 +70,7 @@ class Callback:
         """The training is about to begin: forget what was."""
 
     def on_epoch_begin(self, fit: "Fit") -> None:
-        """An epoch is about to begin."""
+        """An epoch is about to begin; one in whose middle a resumed fit goes on has begun before."""
 
     def on_batch_end(self, fit: "Fit") -> bool | None:
         """Say whether to end the training after a batch; overriding it makes each batch a compiled call of its own."""
@@ -221,9 +221,10 @@ class Fit:
     def is_told_of_batches(self) -> bool:
         return bool(self._told_of_batches)
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, goes_on: bool = False) -> None:
+        """Tell of the beginning of an epoch, or be in one that goes on in the middle, as it was saved."""
         self._is_between_epochs = False
-        for callback in self.callbacks:
+        for callback in () if goes_on else self.callbacks:
             callback.on_epoch_begin(self)
 
     def end_part(self, is_last: bool) -> bool:
@@ -397,7 +398,7 @@ class EarlyStopping(Callback):
 
     def _found_scorer(self) -> Callable[[Any, Any, Any], float]:
         if self.scoring is None:
-            return lambda model, X, y: model.score(X, y)
+            return _score
         if callable(self.scoring):
             return self.scoring
         from sklearn.metrics import get_scorer
@@ -443,8 +444,14 @@ class EarlyStopping(Callback):
             raise ValueError("its best weights are not finite")
 
 
+def _score(model: Any, X: Any, y: Any) -> float:
+    return float(model.score(X, y))
+
+
 class TimeBudget(Callback):
     """End the training while there is time left: in time for one more chunk or epoch like the longest so far.
+
+    What other callbacks do counts too: scores of this epoch, and checkpoints as soon as one has been written.
 
     The model is usable, and a `Checkpoint` beside it saves where the training was, so that the next run goes on.
 
@@ -461,12 +468,18 @@ class TimeBudget(Callback):
     >>> model = fastnn.MLPRegressor(random_state=0, callbacks=[fastnn.TimeBudget("3h55m")]).fit(X, y)
     """
 
+    rank = 1  # looks at the clock after the scores
+
     def __init__(self, budget: str | float) -> None:
         self.budget = budget
         self._deadline = time.monotonic() + seconds_of("budget", budget)
 
     def on_fit_begin(self, fit: Fit) -> None:
         self._last, self._longest = time.monotonic(), 0.0
+
+    def on_epoch_begin(self, fit: Fit) -> None:
+        if not self._longest:  # the kernels may have been compiled since
+            self._last = time.monotonic()
 
     def on_chunk_end(self, fit: Fit) -> None:
         now = time.monotonic()
@@ -670,6 +683,7 @@ class ProgressBar(Callback):
 
     def on_fit_begin(self, fit: Fit) -> None:
         self._began = self._last = time.monotonic()
+        self._told = 0  # epochs, when the last line was printed
         self._is_bar = _shows_bars()
 
     def on_epoch_end(self, fit: Fit) -> None:
@@ -688,7 +702,7 @@ class ProgressBar(Callback):
         self._bar.update()
 
     def _print(self, fit: Fit) -> None:
-        self._last = time.monotonic()
+        self._last, self._told = time.monotonic(), fit.epoch
         score = f", validation score {fit.row['validation_score']:.4g}" if "validation_score" in fit.row else ""
         after = self._last - self._began
         say(f"epoch {fit.epoch}/{fit.max_epochs}: loss {fit.loss:.4g}{score}, {after:.0f} s")
@@ -697,8 +711,11 @@ class ProgressBar(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        elif not self._is_bar and fit.epoch:
+        elif not self._is_bar and fit.epoch > self._told:
             self._print(fit)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_bar": None}
 
 
 def _shows_bars() -> bool:

@@ -5,11 +5,12 @@ import hashlib
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ class Checkpoint(Callback):
         Time, or seconds, between two checkpoints; 0 for one after each epoch and chunk.
     on_signal : iterable of signals, default (SIGTERM, SIGUSR1)
         Save as soon as one of them comes, in the middle of a long epoch too. After SIGUSR1 and SIGUSR2 the training
-        goes on. Others end it: the model is usable, the handlers from before are back, and the signal is passed on to
-        them, which ends the process where there was none. Signals are heard in the main thread alone.
+        goes on, as after those that were ignored before. Others end it: the model is usable, the handlers from before
+        are back, and the signal is passed on to them, which ends the process where there was none. Signals are heard in
+        the main thread alone, and not in the place of a handler in C, such as faulthandler's.
 
     Raises
     ------
@@ -136,9 +138,14 @@ class Checkpoint(Callback):
             self.load(older["state"], load)
 
     @property
+    def _file(self) -> Path:
+        """What is written; a link to it stays one."""
+        return Path(os.path.realpath(self.path)) if os.path.islink(self.path) else self.path
+
+    @property
     def previous(self) -> Path:
         """Where the checkpoint before is kept."""
-        return Path(f"{self.path}.previous")  # of a path without a name, "/", too, which is refused later
+        return Path(f"{self._file}.previous")  # of a path without a name, "/", too, which is refused later
 
     @property
     def _written_files(self) -> tuple[Path, ...]:
@@ -178,15 +185,15 @@ class Checkpoint(Callback):
     def _check(self, saved: dict[str, Any]) -> None:
         mend = "delete the file to begin anew, or use another path"
         if saved["format"] > FORMAT:
-            newer = f"{self.path} is of format {saved['format']}, newer than {FORMAT}"
+            newer = f"{self._source} is of format {saved['format']}, newer than {FORMAT}"
             raise ValueError(f"{newer}; update fastnn, or {mend}")
         different = list(_differences("", saved["fingerprint"], self._identity))
         if different:
-            raise ValueError(f"{self.path} is of another fit: {'; '.join(different)}. {mend.capitalize()}")
+            raise ValueError(f"{self._source} is of another fit: {'; '.join(different)}. {mend.capitalize()}")
 
     def _remove_leftovers(self) -> None:
         """Remove what kills in the middle of a write have left."""
-        for path in leftovers(self.path):
+        for path in leftovers(self._file):
             with contextlib.suppress(OSError):  # those of a path that begins alike come and go
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     remove(path)
@@ -204,6 +211,9 @@ class Checkpoint(Callback):
         self._restore_handlers()  # where Ctrl-C has ended the end of the fit before
         try:
             for number in self.on_signal:
+                if _is_handled_in_c(number):
+                    logger.warning("%s: signal %d is not heard: its handler is not Python's", self.path, number)
+                    continue
                 self._handlers[number] = signal.getsignal(number)  # first, so that Ctrl-C cannot come between
                 signal.signal(number, self._hear)
         except BaseException:
@@ -222,15 +232,19 @@ class Checkpoint(Callback):
 
     def _save_if(self, fit: Fit, is_last: bool) -> None:
         heard = set(self._heard)
-        self._heard.difference_update(heard.intersection(_SAVE_ONLY))  # the others are passed on in the end
+        self._heard -= {number for number in heard if self._only_saves(number)}  # the others are passed on in the end
         if self._heard:
             fit.pause()
         if heard or is_last or fit.is_paused or time.monotonic() >= self._next:
             self._save(fit)
 
+    def _only_saves(self, number: int) -> bool:
+        return number in _SAVE_ONLY or self._handlers.get(number) == signal.SIG_IGN
+
     def on_fit_end(self, fit: Fit) -> None:
+        ending = [number for number in sorted(self._heard) if not self._only_saves(number)]
         self._restore_handlers()
-        for number in sorted(self._heard.difference(_SAVE_ONLY)):
+        for number in ending:
             logger.info("signal %d ended the training; the next run goes on from %s", number, self.path)
             signal.raise_signal(number)
 
@@ -245,7 +259,7 @@ class Checkpoint(Callback):
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             with contextlib.suppress(OSError):  # the system has not let it be heard either
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
+                signal.signal(number, handler)
         self._handlers = {}
 
     def _save(self, fit: Fit) -> None:
@@ -253,7 +267,7 @@ class Checkpoint(Callback):
             return
         try:
             saved = {"format": FORMAT, "fingerprint": self._identity, "start": self._start, "state": fit.state()}
-            with atomic_write(self.path) as file:
+            with atomic_write(self._file) as file:
                 write_tree(file, KIND, saved)
                 file.flush()
                 self._keep_previous()
@@ -266,12 +280,12 @@ class Checkpoint(Callback):
     def _keep_previous(self) -> None:
         """Give the file that is about to be replaced a second name, so that at any time one of the two is whole."""
         if self._keeps_previous and self.path.exists():
-            second = temporary_beside(self.path)
+            second = temporary_beside(self._file)
             try:
                 try:
-                    os.link(self.path, second)
+                    os.link(self._file, second)
                 except OSError:  # a file system without links
-                    shutil.copyfile(self.path, second)
+                    shutil.copyfile(self._file, second)
                 replace(second, self.previous)
             finally:  # Ctrl-C came before; or the two were one file, and replacing did nothing
                 second.unlink(missing_ok=True)
@@ -293,6 +307,16 @@ def _checked_signals(numbers: Any) -> tuple[int, ...]:
         if number not in signal.valid_signals() or number in _NEVER_HEARD:
             raise ValueError(f"on_signal must be signals that a process can hear of, got {number!r} in it")
     return signals
+
+
+def _is_handled_in_c(number: int) -> bool:
+    """Whether a signal has a handler of which Python does not know, as faulthandler sets them; Linux tells."""
+    handler = signal.getsignal(number)
+    if handler != signal.SIG_DFL or sys.platform != "linux":
+        return handler is None
+    status = Path("/proc/thread-self/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (number - 1) & 1)
 
 
 # -- what a file may say ----------------------------------------------------------------------------------------------
@@ -340,14 +364,25 @@ def fingerprint(
 
 
 def _plain(value: Any) -> Any:
-    """Return a parameter as JSON would give it back; of an object, such as a random state, its class."""
+    """Return a parameter as JSON would give it back; of a random state a digest, of another object its class."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_plain(part) for part in value]
+    if isinstance(value, np.random.RandomState):
+        return f"RandomState of {_digest(_bytes_of(value.get_state(legacy=False)))}"
     return type(value).__name__
+
+
+def _bytes_of(tree: Any) -> Iterator[bytes]:
+    if isinstance(tree, dict):
+        for name in sorted(tree):
+            yield name.encode()
+            yield from _bytes_of(tree[name])
+    else:
+        yield tree.tobytes() if isinstance(tree, np.ndarray) else repr(tree).encode()
 
 
 def _described(array: Any) -> Any:

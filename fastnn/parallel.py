@@ -95,7 +95,7 @@ def default_threads() -> tuple[int, str]:
         If FASTNN_NUM_THREADS is not a positive integer.
     """
     own = os.environ.get("FASTNN_NUM_THREADS")
-    if own is not None:
+    if own:
         if not own.isdecimal() or int(own) < 1:
             raise ValueError(f"FASTNN_NUM_THREADS must be a positive integer, got {own!r}")
         return int(own), "FASTNN_NUM_THREADS"
@@ -115,7 +115,7 @@ def count_of_jobs(n_jobs: int) -> int:
     """Return the number of threads that joblib's `n_jobs` asks for: -1 all that are allowed, -2 all but one, ..."""
     if n_jobs > 0:
         return n_jobs
-    own = "FASTNN_NUM_THREADS" in os.environ
+    own = bool(os.environ.get("FASTNN_NUM_THREADS"))
     return max(1, (default_threads()[0] if own else allowed_threads()) + 1 + n_jobs)
 
 
@@ -202,7 +202,6 @@ def _text_of(path: Path) -> str:
 LOOKS_APART = 0.0005  # seconds
 LEAST_RUN, MOST_BETWEEN = 0.001, 0.0005  # seconds
 OF_LATE = 0.002  # seconds, longer than a short call
-_is_locked = type(threading.Lock()).locked
 
 
 class Budget:
@@ -240,7 +239,7 @@ class Budget:
         while True:
             with self._lock:
                 self.last = call  # before the locks are looked at: one that is locked afterwards finds out
-                self._held = self._others(call) if any(map(_is_locked, self._held)) else {}
+                self._held = self._others(call) if any(other.locked() for other in self._held) else {}
                 n_between = self._between_calls(caller) if is_short else 0
                 n = self._free(wanted, n_between) if self._held or n_between else wanted
                 if not n and any(other == caller for _, other in self._held.values()):

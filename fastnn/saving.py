@@ -26,7 +26,13 @@ Array = npt.NDArray[Any]
 FORMAT_VERSION = 1
 METADATA = "fastnn"  # the one key of the file's metadata
 MOST_TEXT = 2**24  # characters of the metadata: read as JSON they take up to fifty times the memory
+MOST_HEADER = 4 * MOST_TEXT  # bytes of it, and of what the file says of its tensors
+MOST_PER_LAYER = 256  # characters of the latter for each of the former: the size of a layer is at least one
 MOST_BYTES = 2**26  # of an array in the metadata: its dtype may say that few labels are very long
+
+# How safetensors begins a header, and what follows the text there.
+_BEGIN = re.compile(rf'\s*{{\s*"__metadata__"\s*:\s*{{\s*"{METADATA}"\s*:\s*(?=")')
+_END = re.compile(r"\s*}\s*,")
 
 OUTPUTS = {"MLP": None, "MLPClassifier": ("logistic", "softmax"), "MLPRegressor": ("identity", "exp")}
 FIELDS: dict[str, type] = {
@@ -189,15 +195,14 @@ def load(path: str | os.PathLike[str]) -> Any:
     with open(path, "rb"):
         pass  # Python's own errors of files that cannot be read
     try:
+        config = _config(_metadata_of(path))
         with from_package.safe_open(path, framework="numpy") as file:
-            config = _config((file.metadata() or {}).get(METADATA))
             names = file.keys()
             if len(names) != 2 * (len(config["sizes"]) - 1):
                 raise ValueError(f"its {len(names)} tensors are not those of {len(config['sizes'])} sizes")
             slices = {name: file.get_slice(name) for name in names}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             _check_tensors(config["sizes"], shapes, {part.get_dtype() for part in slices.values()})
-            _check_header(path)
             tensors = {name: file.get_tensor(name) for name in shapes}
         return _model(config, tensors)
     except (from_package.SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -205,10 +210,34 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path} is not a model that can be loaded: {fault}") from error
 
 
-def _config(text: str | None) -> dict[str, Any]:
+def _metadata_of(path: str) -> str:
+    """Return the metadata of a file, whose header begins with it.
+
+    Refuse all other metadata, which safetensors would read into memory, and names that come twice: safetensors takes
+    the last of them, other programs may take the first.
+    """
+    with open(path, "rb") as file:
+        n = int.from_bytes(file.read(8), "little")
+        if n > MOST_HEADER:
+            raise ValueError(f"its header must be at most {MOST_HEADER} bytes, got {n}")
+        header = file.read(n).decode()
+    begin = _BEGIN.match(header)
+    if not begin:
+        raise ValueError(f"its header must begin with the metadata {METADATA!r}; fastnn did not save it")
+    text: str
+    text, end = json.JSONDecoder().raw_decode(header, begin.end())
+    following = _END.match(header, end)
+    if not following:
+        raise ValueError(f"its header must have the metadata {METADATA!r} alone")
+    n_tensors = len(header) - following.end()
+    if n_tensors > MOST_PER_LAYER * len(text):
+        raise ValueError(f"its header has {n_tensors} characters of tensors, more than those of a network take")
+    json.loads(begin[0] + '""' + header[end:], object_pairs_hook=_each_once)
+    return text
+
+
+def _config(text: str) -> dict[str, Any]:
     """Return what the metadata says, each field of its type."""
-    if text is None:
-        raise ValueError(f"its metadata has no {METADATA!r}; fastnn did not save it")
     if len(text) > MOST_TEXT:
         raise ValueError(f"its metadata must be at most {MOST_TEXT} characters, got {len(text)}")
     config = json.loads(text, object_pairs_hook=_each_once)
@@ -231,12 +260,6 @@ def _config(text: str | None) -> dict[str, Any]:
     if len(config["sizes"]) < 2 or not all(_is_count(size) and size > 0 for size in config["sizes"]):
         raise ValueError(f"sizes must be two positive integers or more, got {_short(config['sizes'])}")
     return config
-
-
-def _check_header(path: str) -> None:
-    """Refuse names that come twice: safetensors takes the last of them, other programs may take the first."""
-    with open(path, "rb") as file:
-        json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=_each_once)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -318,7 +318,7 @@ class Training:
         fit.epoch, fit.n_batches = self.n_epochs, -(-n_rows // self.batch_size)
         if not self.rows_done:
             self.orders.draw()
-            fit.begin_epoch()
+        fit.begin_epoch(goes_on=self.rows_done > 0)
         while self.rows_done < n_rows:
             self._part(fit, examples, n_rows)
             is_last = self.rows_done == n_rows

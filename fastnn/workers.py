@@ -40,22 +40,28 @@ class Worker:
         self.mailbox[team.BELL] = system.new_bell()
         self.crew = np.array([self.mailbox.ctypes.data])  # of a team of this worker and its caller
         self._serve = team.worker()
+        self._is_within = False
         self._thread = threading.Thread(target=self._work, name="fastnn worker", daemon=True)
 
     @property
     def has_thread(self) -> bool:
         """Whether the thread has been started."""
-        return self._thread.ident is not None
+        return self._thread.ident is not None and not self._is_within
 
     def start(self) -> None:
         """Start the thread; RuntimeError if there can be no more."""
         check_room_for_a_thread()
+        self._starter = threading.get_native_id()
         self._thread.start()
+        if self._is_within:
+            raise RuntimeError("can't start a thread: it would run within this one")
 
     def _work(self) -> None:
         """Serve as long as the process runs; the thread refers to its mailbox, whoever else does."""
-        self.mailbox[team.SLEEPER] = threading.get_native_id()
-        self._serve(int(self.crew[0]))
+        self.mailbox[team.SLEEPER] = thread = threading.get_native_id()
+        self._is_within = thread == self._starter  # a greenlet of gevent's or eventlet's, which would never end
+        if not self._is_within:
+            self._serve(int(self.crew[0]))
 
     def tell_to_end(self) -> None:
         """Let the thread end."""

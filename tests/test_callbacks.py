@@ -394,7 +394,7 @@ def test_time_budget(monkeypatch, caplog):
     monkeypatch.setattr(TimeBudget, "on_chunk_end", Callback.on_chunk_end)
 
     class Clock(Callback):
-        def on_epoch_begin(self, fit):
+        def on_epoch_end(self, fit):
             now[0] += 10
 
     budget = TimeBudget("1min")
@@ -403,6 +403,25 @@ def test_time_budget(monkeypatch, caplog):
     assert "the time budget of 1min is used up after 5 epochs" in caplog.text
     assert_same(model, classifier(max_iter=5).fit(X, Y))
     assert classifier(Clock(), budget, max_iter=20).fit(X, Y).n_iter_ == 1  # of the job, not of each fit
+
+
+def test_time_budget_counts_scores_but_no_compile(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(TimeBudget, "on_chunk_end", Callback.on_chunk_end)
+
+    def wait(seconds, result=None):
+        now[0] += seconds
+        return result
+
+    class Compile(Callback):
+        rank = -1
+
+        def on_fit_begin(self, fit):  # of all the last that is told
+            wait(30)
+
+    scored = EarlyStopping(X, Y, lambda *_: wait(10, 0.0), patience=99)
+    assert classifier(TimeBudget(85), Compile(), scored, max_iter=20).fit(X, Y).n_iter_ == 5  # 30, 40, ... 80
 
 
 def test_time_budget_in_another_process(monkeypatch):
@@ -486,14 +505,18 @@ def test_a_log_on_a_full_disk_does_not_end_the_training(kind, tmp_path):
     assert all(math.isfinite(float(row["loss"])) for row in rows)
 
 
-def test_a_model_can_be_copied_while_its_logs_are_open(tmp_path):
+def test_a_model_can_be_copied_while_its_logs_are_open(tmp_path, monkeypatch):
     copies = []
 
     class Keep(Callback):
         def on_epoch_end(self, fit):
             copies.append((copy.deepcopy(fit.model), pickle.loads(pickle.dumps(fit.model))))
 
-    told = [Keep(), CSVLog(tmp_path / "table"), JSONLinesLog(tmp_path / "log"), fastnn.Checkpoint(tmp_path / "c")]
+    told = [
+        Keep(), CSVLog(tmp_path / "table"), JSONLinesLog(tmp_path / "log"), fastnn.Checkpoint(tmp_path / "c"),
+        EarlyStopping(X, Y, restore_best=False), ProgressBar(), TimeBudget("1h"),
+    ]  # fmt: skip
+    monkeypatch.setattr(callbacks, "_shows_bars", lambda: True)
     model = classifier(*told)
     Keep.__reduce__ = lambda self: (Callback, ())
     model.fit(X, Y)
@@ -539,7 +562,7 @@ def test_progress_in_lines(capsys, monkeypatch):
     monkeypatch.setattr("fastnn.callbacks.time.monotonic", lambda: 0.0)  # whatever is to be compiled first
     classifier(ProgressBar(every=0), early_stopping=True).fit(X, Y)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 3  # the last one once
     assert re.fullmatch(r"epoch 1/3: loss 0\.\d+, validation score [\d.]+, 0 s", lines[0])
     classifier(ProgressBar(every="1h")).fit(X, Y)
     assert re.fullmatch(r"epoch 3/3: loss 0\.\d+, 0 s", capsys.readouterr().err.strip())

@@ -123,12 +123,43 @@ def test_sparse_rows_and_several_targets(tmp_path):
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_a_random_state_that_no_seed_tells(early_stopping, tmp_path):
-    """The second run goes on with the draws of the first, whatever its own would be."""
+    """The second run goes on with the draws of the first; one that begins with others is of another fit."""
     params = {"early_stopping": early_stopping, "max_iter": 6}
     whole = classifier(random_state=np.random.RandomState(7), **params).fit(X, Y)
     stopped_after(3, tmp_path / "c", random_state=np.random.RandomState(7), **params)
-    model = classifier(Checkpoint(tmp_path / "c"), random_state=np.random.RandomState(8), **params).fit(X, Y)
+    with pytest.raises(ValueError, match="of another fit: its parameters random_state is 'RandomState of "):
+        classifier(Checkpoint(tmp_path / "c"), random_state=np.random.RandomState(8), **params).fit(X, Y)
+    model = classifier(Checkpoint(tmp_path / "c"), random_state=np.random.RandomState(7), **params).fit(X, Y)
     assert everything(model) == everything(whole)
+
+
+def test_without_a_seed_the_draws_are_those_of_the_first_run(tmp_path):
+    models = [classifier(Pause(20), Checkpoint(tmp_path / "c"), random_state=None).fit(X, Y) for _ in range(2)]
+    first, whole = models
+    assert 0 < first.n_iter_ < whole.n_iter_ == 8
+    assert whole.loss_curve_[: first.n_iter_] == first.loss_curve_
+
+
+class InTheMiddle(Callback):
+    """Logs the batches of an epoch, and notes in which epochs it was told of the beginning."""
+
+    def on_fit_begin(self, fit):
+        self.begun = []
+
+    def on_epoch_begin(self, fit):
+        self.begun.append(fit.epoch)
+
+    def on_batch_end(self, fit):
+        fit.log("batches", 100 * fit.epoch + fit.batch)
+
+
+def test_an_epoch_in_whose_middle_a_fit_goes_on_has_begun_before(tmp_path):
+    whole = classifier(InTheMiddle()).fit(X, Y)
+    told = InTheMiddle()
+    for batches in [(15,), (16,), ()]:
+        model = classifier(told, Pause(*batches), Checkpoint(tmp_path / "c")).fit(X, Y)
+    assert everything(model) == everything(whole)
+    assert told.begun == [3, 4, 5, 6, 7]  # and not 2
 
 
 def test_warm_start(tmp_path):
@@ -615,12 +646,36 @@ def test_what_a_kill_leaves_is_found(name, tmp_path):
 
 
 def test_leftovers_of_kills_are_removed(tmp_path):
-    old, new, other = (tmp_path / name for name in (".c.1.tmp", ".c.2.tmp", ".d.1.tmp"))
-    for path in (old, new, other):
+    old, new, other = (tmp_path / f".{name}.{32 * digit}.tmp" for name, digit in ("c1", "c2", "d1"))
+    theirs = tmp_path / ".c.mine.tmp"
+    for path in (old, new, other, theirs):
         path.write_bytes(b"")
-    os.utime(old, (0, 0))
+    for path in (old, other, theirs):
+        os.utime(path, (0, 0))
     classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
-    assert not old.exists() and new.exists() and other.exists()
+    assert not old.exists() and new.exists() and other.exists() and theirs.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights and links of POSIX")
+def test_a_file_is_as_private_as_the_one_before_from_its_first_byte(tmp_path):
+    path = tmp_path / "c"
+    path.write_bytes(b"")
+    path.chmod(0o600)
+    with atomic_write(path) as file:
+        assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights and links of POSIX")
+def test_a_link_to_a_checkpoint_stays_one(tmp_path):
+    """As from a home folder, where there is little room."""
+    (tmp_path / "large").mkdir()
+    link = tmp_path / "c"
+    link.symlink_to("large/real")
+    stopped_after(3, link)
+    assert everything(classifier(Checkpoint(link)).fit(X, Y)) == everything(classifier().fit(X, Y))
+    assert [each.name for each in sorted(tmp_path.iterdir())] == ["c", "large"] and link.is_symlink()
+    assert {each.name for each in (tmp_path / "large").iterdir()} == {"real", "real.previous"}
 
 
 def test_leftovers_that_vanish_meanwhile(tmp_path, monkeypatch):
@@ -827,6 +882,33 @@ def test_sigusr1_saves_and_goes_on(tmp_path):
     model = classifier(Look(), StopAfter(3, raising(signal.SIGUSR1)), Checkpoint(tmp_path / "c")).fit(X, Y)
     assert epochs == 5 * [3] and model.n_iter_ == 8
     assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_a_signal_that_was_ignored_saves_and_goes_on(tmp_path):
+    """As under `trap '' TERM`: nobody would hear of a training that it ended."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        told = [StopAfter(3, raising(signal.SIGTERM)), StopAfter(8, raising(signal.SIGTERM))]
+        assert classifier(*told, Checkpoint(tmp_path / "c")).fit(X, Y).n_iter_ == 8
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "c.previous").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of handlers that are not Python's")
+def test_a_handler_in_c_stays(tmp_path, caplog):
+    import faulthandler
+
+    with open(tmp_path / "dump", "w+") as dump:
+        faulthandler.register(signal.SIGUSR1, dump, all_threads=False)
+        try:
+            classifier(StopAfter(3, raising(signal.SIGUSR1)), Checkpoint(tmp_path / "c")).fit(X, Y)
+            signal.raise_signal(signal.SIGUSR1)
+        finally:
+            faulthandler.unregister(signal.SIGUSR1)
+        assert (tmp_path / "dump").read_text().count("most recent call first") == 2
+    assert f"signal {signal.SIGUSR1:d} is not heard" in caplog.text
 
 
 def test_sigterm_ends_the_training_and_is_passed_on(tmp_path):

@@ -53,10 +53,18 @@ def test_info_names_what_decides_the_speed():
 
 
 def test_a_bad_number_of_threads_is_an_error(monkeypatch):
-    for value in ("0", "-1", "many", "1e3", ""):
+    for value in ("0", "-1", "many", "1e3"):
         monkeypatch.setenv("FASTNN_NUM_THREADS", value)
         with pytest.raises(ValueError, match="FASTNN_NUM_THREADS must be a positive integer"):
             parallel.default_threads.__wrapped__()
+    monkeypatch.setenv("FASTNN_NUM_THREADS", "")  # as a script sets it to a variable that is not there
+    assert parallel.default_threads.__wrapped__()[1] != "FASTNN_NUM_THREADS"
+
+
+def test_info_tells_of_a_bad_number_of_threads_in_a_line():
+    done = run("info", FASTNN_NUM_THREADS="0")
+    message = "python -m fastnn info: error: FASTNN_NUM_THREADS must be a positive integer, got '0'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
 def test_bench_ends_at_ctrl_c(monkeypatch):

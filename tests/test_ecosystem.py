@@ -564,6 +564,23 @@ def test_a_search_without_callbacks_costs_no_more_calls(monkeypatch):
 
 
 @needs_callbacks
+def test_callbacks_of_a_fit_that_goes_on_in_the_middle_of_an_epoch(tmp_path):
+    class Pause(fastnn.Callback):
+        def on_batch_end(self, fit):
+            if fit.epoch == 2 and fit.batch == 1:
+                fit.pause()
+
+    def told(*callbacks):
+        return classifier(fastnn, batch_size=10, callbacks=[*callbacks, fastnn.Checkpoint(tmp_path / "c")])
+
+    told(Pause()).fit(X, Y)
+    recorder = Recorder()
+    told().set_callbacks(recorder).fit(X, Y)
+    names = [event for event in recorder.events if event.endswith(" epoch")]
+    assert names[:4] == 2 * ["begin epoch", "end epoch"]
+
+
+@needs_callbacks
 def test_no_callbacks_on_partial_fit():
     recorder = Recorder()
     classifier(fastnn).set_callbacks(recorder).partial_fit(X, Y, classes=[0, 1, 2])

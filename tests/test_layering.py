@@ -1,6 +1,7 @@
 """Imports run one way, and what is slow to import waits until it is needed."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ ALLOWED = {
     },
     "llvmlite": {
         "kernels/simd.py", "kernels/team.py", "kernels/system.py", "kernels/inner.py", "kernels/jit.py", "info.py",
-        "kernels/lowering.py", "kernels/width.py",
+        "kernels/lowering.py", "kernels/width.py", "kernels/forks.py",
     },
     "safetensors": {"saving.py"},
 }  # fmt: skip
@@ -49,8 +50,8 @@ LAYERS = [
     {"kernels.simd"},
     {"kernels.system"},
     {"kernels.jit", "kernels.plan"},
-    {"kernels.inner", "kernels.listening", "interop", "splitting", "saving"},
-    {"kernels.lowering"},
+    {"kernels.inner", "kernels.forks", "interop", "splitting", "saving"},
+    {"kernels.lowering", "kernels.listening"},
     {"kernels.width", "trees", "checks", "log", "plotting"},
     {"atomic"},
     {"kernels.room", "kernels.collector", "pieces"},
@@ -125,6 +126,39 @@ print(gc.isenabled(), collections.count("start"))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     # One comes when they may again; without the pause there are some eighty.
     assert done.stdout.split() == (["True", "1"] if before == "enable" else ["False", "0"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_forked_within_an_import_collects():
+    """The thread that would switch the collector on again is not there."""
+    script = """
+import gc, os, threading
+from fastnn.kernels.collector import without_collections
+
+def importing():
+    with without_collections():
+        begun.set()
+        may_end.wait()
+
+begun, may_end = threading.Event(), threading.Event()
+thread = threading.Thread(target=importing)
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    os._exit(gc.isenabled())
+print(gc.isenabled(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+may_end.set()
+thread.join()
+with without_collections():
+    child = os.fork()
+    if child == 0:
+        os._exit(gc.isenabled())
+    print(gc.isenabled(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(gc.isenabled())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["False", "1", "False", "0", "True"]
 
 
 def test_the_network_does_not_load_scikit_learn():

@@ -535,6 +535,10 @@ LIES = {
         '[1152921504606846976, 3], "data_offsets": [112, 13835058055282163824]', 0,
     ),
     "a negative shape": ("[5, 4]", "[-5, -4]", 0),
+    "other metadata before": ('"fastnn": ', '"format": "pt", "fastnn": ', 0),
+    "other metadata after": ('"}, ', '", "format": "pt"}, ', 0),
+    "metadata of many names": ('"}, ', '"' + 200_000 * ', "": ""' + "}, ", 0),
+    "many tensors": ('"}, ', '"}, ' + 200_000 * '"": [], ', 0),
 }  # fmt: skip
 
 
@@ -554,6 +558,13 @@ def lying(files, tmp_path_factory):
 def test_a_header_that_lies_is_refused(name, lying):
     with pytest.raises(ValueError, match=f"{name} is not a model that can be loaded: .*(header|2 times; each name)"):
         fastnn.load(lying / name)
+
+
+def test_a_header_longer_than_all_is_not_read(files, tmp_path):
+    path = tmp_path / "net"
+    path.write_bytes((2**62).to_bytes(8, "little") + (files / "net.safetensors").read_bytes()[8:])
+    with pytest.raises(ValueError, match=f"its header must be at most {2**26} bytes, got {2**62}"):
+        fastnn.load(path)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of memory is Linux'")

@@ -1,5 +1,6 @@
 """New processes: stale machine code never runs, many may start at once, and what is wrong with the cache costs time."""
 
+import compileall
 import importlib.util
 import os
 import shutil
@@ -99,6 +100,21 @@ def test_an_edited_callee_in_another_file_is_compiled(small, tmp_path):
     assert answer(environment)[:2] == (2.0, False)
 
 
+def test_an_install_without_sources_is_told_from_another(small, tmp_path):
+    prints = set()
+    for change in ("", "\nCHANGED = True\n"):
+        copied = tmp_path / f"edited{len(change)}" / "fastnn"
+        shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+        with open(copied / "kernels" / "activations.py", "a") as file:
+            file.write(change)
+        compileall.compile_dir(copied, quiet=1, legacy=True)
+        for source in copied.rglob("*.py"):
+            source.unlink()
+        for _ in range(2):
+            prints.add(run_script(FINGERPRINT, PYTHONPATH=str(copied.parent)))
+    assert len(prints) == 2
+
+
 @pytest.mark.parametrize("what", ["numba.__version__ = '0'", "llvmlite.__version__ = '0'", "sys.version += '+'"])
 def test_another_version_is_compiled(what, small):
     script = f"import sys, llvmlite, numba\nbefore = sys.version\n{what}\n"
@@ -124,6 +140,14 @@ def test_another_setting_of_numba_is_compiled(small, tmp_path):
 def test_a_setting_that_leaves_the_code_as_it_is(name, small):
     value = {"THREADING_LAYER_PRIORITY": "omp"}.get(name, "1")
     assert run_script(FINGERPRINT, **small, **{f"NUMBA_{name}": value}) == run_script(FINGERPRINT, **small)
+
+
+def test_code_without_its_index_is_not_there(small, tmp_path):
+    answer(small)
+    (index,) = (tmp_path / "cache").glob("*/small/*.nbi")
+    index.unlink()
+    assert run_script("import small; print(small.jit.is_cached('small'))", **small) == ("False\n", "")
+    assert answer(small) == (2.0, True, "")
 
 
 def test_two_types_of_cpu_share_a_folder(small, tmp_path):

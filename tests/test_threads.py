@@ -446,6 +446,23 @@ def test_ctrl_c_while_the_workers_end(ctrl_c_raises):
     assert process.returncode == 0
 
 
+def test_threads_that_would_run_within_the_caller(monkeypatch):
+    """As greenlets of gevent or eventlet in their place: a worker would wait there for ever."""
+
+    class Greenlet(threading.Thread):
+        def start(self):
+            self._ident = threading.get_ident()
+            self.run()
+
+    monkeypatch.setattr(workers.threading, "Thread", Greenlet)
+    monkeypatch.setattr(workers, "workers", workers.Workers())
+    crews = []
+    for call in (workers.call_team, workers.call_at_once):
+        for _ in range(2):
+            call(3, lambda crew, arguments: crews.append(crew.size), ())
+    assert crews == [0, 0, 0, 0]
+
+
 def test_short_calls_take_no_part(monkeypatch):
     """The prediction of a row has no time to wait."""
     monkeypatch.setattr(parallel.budget, "take", None)
@@ -1322,6 +1339,48 @@ def test_a_fork_while_another_thread_compiles(tmp_path):
         for thread in threads: thread.join()
     """
     run_script(script, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+@FORKS
+def test_ctrl_c_while_a_fork_waits_for_the_compiler(ctrl_c_raises):
+    """An error in what Python calls before a fork is lost, and the fork goes on: without the locks neither would."""
+    script = """
+        import os, signal, threading, time
+        import numba
+        from fastnn.kernels import forks
+
+        def compile_on():
+            with forks.compiling:
+                compiles.set()
+                time.sleep(1)
+
+        def train(seconds):
+            assert forks.compiling.acquire(timeout=seconds)
+            forks.compiling.release()
+            assert numba.njit(lambda x: x + 2)(1) == 3
+
+        compiles = threading.Event()
+        thread = threading.Thread(target=compile_on)
+        thread.start()
+        compiles.wait()
+        for seconds in (0.3, 0.5):
+            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                train(0)
+                os._exit(0)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("Ctrl-C was seen")
+        assert os.waitpid(child, 0)[1] == 0
+        thread.join()
+        another = threading.Thread(target=train, args=(0,))
+        another.start()
+        another.join()
+    """
+    assert run_script(script) == ("Ctrl-C was seen\n", "")
 
 
 # -- nested in others' workers -----------------------------------------------------------------------------------------

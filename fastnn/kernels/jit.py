@@ -26,10 +26,9 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba.core import caching
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
 
 from fastnn.kernels.collector import without_collections
+from fastnn.kernels.forks import compiling
 from fastnn.kernels.inner import Entry, Inner, on_unlocking, others_may_compile
 from fastnn.kernels.listening import call_apart
 from fastnn.kernels.room import TO_COMPILE, TO_LOAD, check_room_for_a_thread, has_room
@@ -102,50 +101,20 @@ AT_RUN_TIME = {
     "THREADING_LAYER_PRIORITY",
 }  # fmt: skip
 
-_compiling = threading.RLock()
-
-
-_llvm = llvm.ffi.lib._lock
-_contexts = [vars(type(cpu_target))[f"_toplevel_{kind}_context"]._lock for kind in ("target", "typing")]
-
-
-def _before_fork() -> None:
-    # From now on Numba's context is there: a thread that makes it has its lock, and waits for the compiler's.
-    cpu_target.target_context  # noqa: B018
-    _compiling.acquire()
-    global_compiler_lock.acquire()
-    for lock in _contexts:
-        lock.acquire()
-    _llvm.__enter__()
-
-
-def _after_fork() -> None:
-    _llvm.__exit__(None, None, None)
-    for lock in _contexts:
-        lock.release()
-    global_compiler_lock.release()
-    _compiling.release()
-
-
-if hasattr(os, "register_at_fork"):
-    # A fork waits for the compiler: a child would wait for a thread that it does not have.
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-
-
 _is_ending = threading.Event()
 
 
 def _let_compile_end() -> None:
     """Wait for a compile that Ctrl-C has left alone: LLVM aborts where the interpreter ends before it."""
-    if not _compiling.acquire(blocking=False):
+    if not compiling.acquire(blocking=False):
         _is_ending.set()
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C ends the process at once
-        _compiling.acquire()
+        compiling.acquire()
         if getattr(sys, "last_type", None) is KeyboardInterrupt:
             # The process is to end by SIGINT, as shells want it; Python forgets that when a compiler calls `exec`.
             with contextlib.suppress(KeyboardInterrupt):
                 exec("raise KeyboardInterrupt")
-    _compiling.release()
+    compiling.release()
 
 
 atexit.register(_let_compile_end)
@@ -159,7 +128,7 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
     results: dict[Any, Any] = {}
 
     def call(*arguments: Any) -> None:
-        with _compiling:
+        with compiling:
             if arguments not in results:
                 results[arguments] = function(*arguments)
 
@@ -204,7 +173,7 @@ def entry_points(*wanted: Wanted) -> list[Any]:
     one function when two processes compile them at the same time.
     """
     check_compiler()  # it may have been set since
-    with _compiling, without_collections():
+    with compiling, without_collections():
         missing = [one for one in wanted if one.made is None]
         calls = [functools.partial(_make, one) for one in missing]
         if all(is_cached(one.name) for one in missing):
@@ -496,13 +465,15 @@ def _folder_with(name: str) -> Path | None:
 
 def _is_kept(folder: Path) -> bool:
     try:
-        return any(folder.glob("*.nbc"))
+        return all(any(folder.glob(f"*.{kind}")) for kind in ("nbi", "nbc"))  # Numba's index, and the code
     except OSError:  # within a folder of somebody else's
         return False
 
 
 # As they are at the import: what this process compiles is of these, whatever an upgrade makes of them meanwhile.
-_SOURCES = _checksum(b"".join(source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py")))).hex()
+# An install may have bytecode alone.
+_FILES = (sorted(Path(__file__).parent.glob(kind)) for kind in ("*.py", "*.pyc"))
+_SOURCES = next((_checksum(b"".join(file.read_bytes() for file in files)).hex() for files in _FILES if files), "")
 
 
 @functools.cache
@@ -523,7 +494,9 @@ def cache_folder() -> Path | None:
 
 def why_not_kept() -> str:
     """Return why there is no `cache_folder`."""
-    return "no folder is writable" if numba.config.OPT else "with NUMBA_OPT=0 they cannot be kept"
+    if not numba.config.OPT:
+        return "with NUMBA_OPT=0 they cannot be kept"
+    return "no folder is writable" if _SOURCES else "fastnn lies in no folder, and cannot tell its versions apart"
 
 
 UNUSED_AFTER = 90 * 86400  # seconds
@@ -559,7 +532,7 @@ def _remove_if_unused(folder: Path) -> None:
 @functools.cache
 def cache_folders() -> list[Path]:
     """Return where this version's machine code for this CPU may be kept; what others have left there is used too."""
-    if not numba.config.OPT:  # it has addresses of this process, which optimisation removes
+    if not numba.config.OPT or not _SOURCES:  # without optimisation it has addresses of this process
         return []
     package = Path(__file__).parents[1]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import functools
+import itertools
 import os
 import sys
 import threading
@@ -123,6 +124,12 @@ def _smallest(limits: list[tuple[int, str]]) -> tuple[int, str]:
     return min(limits, key=lambda limit: limit[0])
 
 
+@functools.cache
+def cpus() -> int:
+    """Return the number of CPUs that this process may use, by affinity and quota."""
+    return _usable_cpus()[0]
+
+
 def _usable_cpus() -> tuple[int, str]:
     limits = [(_affinity(), "CPUs this process may use")]
     quota = _cgroup_quota()
@@ -204,11 +211,16 @@ LEAST_RUN, MOST_BETWEEN = 0.001, 0.0005  # seconds
 OF_LATE = 0.002  # seconds, longer than a short call
 
 
+# By call: its threads, 0 of one that waits, and the Python thread that makes it; in the order in which they came.
+Held = dict[threading.Lock, tuple[int, int]]
+
+
 class Budget:
     """How many threads each compiled call has, that together they are no more than allowed.
 
-    A call that is alone gets what it asks for; beside others it gets what they leave, itself at least. While others
-    have more threads than themselves and no CPU is left it waits, for they end soon and then leave room.
+    A call that is alone gets what it asks for; beside others it gets what they leave, itself at least if there is a CPU
+    for it. It waits where there is none, or where none is left while others have more threads than themselves: they end
+    soon. Who waits goes before those that come later.
 
     A call stands for itself by a lock that is locked as long as it goes on: `with` unlocks it whatever ends the call,
     and there is no moment at which Ctrl-C comes between.
@@ -221,9 +233,7 @@ class Budget:
     def forget(self) -> None:
         """Start anew, as a forked child must: the threads that held something are not there."""
         self._lock = threading.RLock()  # a handler of a signal may predict while its thread has it
-        # By call: its threads, 0 of one that waits, and the Python thread that makes it. Replaced, never changed:
-        # a handler may come while somebody goes through it.
-        self._held: dict[threading.Lock, tuple[int, int]] = {}
+        self._held: Held = {}  # replaced, never changed: a handler may come while somebody goes through it
         # Python threads that make short calls, and when they asked last. Replaced, never changed, as that is.
         self._asked: dict[int, float] = {}
         self.last: threading.Lock | None = None  # call that asked; while it is, others have taken nothing since
@@ -239,37 +249,35 @@ class Budget:
         while True:
             with self._lock:
                 self.last = call  # before the locks are looked at: one that is locked afterwards finds out
-                self._held = self._others(call) if any(other.locked() for other in self._held) else {}
-                n_between = self._between_calls(caller) if is_short else 0
-                n = self._free(wanted, n_between) if self._held or n_between else wanted
-                if not n and any(other == caller for _, other in self._held.values()):
+                held = {other: threads for other, threads in self._held.items() if other.locked()}
+                others = {other: threads for other, threads in held.items() if other is not call}
+                n_between = self._between_calls(caller, others) if is_short else 0
+                n = _free(wanted, held, call, n_between) if others or n_between else wanted
+                if not n and any(other == caller for _, other in others.values()):
                     waits = False
-                self._held = {**self._held, call: (n, caller)}
+                self._held = {**held, call: (n, caller)}
                 if n or not waits:
-                    self.most = max(self.most, sum(self._counts()))
+                    self.most = max(self.most, sum(n for n, _ in self._held.values()))
                     return n or 1
             time.sleep(LOOKS_APART)
 
-    def _counts(self) -> list[int]:
-        return [n for n, _ in self._held.values()]
-
-    def _others(self, call: threading.Lock) -> dict[threading.Lock, tuple[int, int]]:
-        return {other: held for other, held in self._held.items() if other.locked() and other is not call}
-
-    def _between_calls(self, caller: int) -> int:
+    def _between_calls(self, caller: int, others: Held) -> int:
         """Note a short call; return how many other Python threads are between two of theirs."""
         now = time.perf_counter()
         of_late = {other: asked for other, asked in self._asked.items() if now - asked < OF_LATE}
         self._asked = {**of_late, caller: now}
-        return len(of_late.keys() - {caller, *(other for _, other in self._held.values())})
+        return len(of_late.keys() - {caller, *(other for _, other in others.values())})
 
-    def _free(self, wanted: int, n_between: int) -> int:
-        """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
-        counts = self._counts()
-        n_waiting, running = counts.count(0), sum(counts)
-        if running >= allowed_threads() and running > len(counts) - n_waiting:  # a team, which ends soon
-            return 0
-        return max(1, min(wanted, allowed_threads() - running - n_waiting - n_between))
+
+def _free(wanted: int, held: Held, call: threading.Lock, n_between: int) -> int:
+    """Return how many of `wanted` threads a call may run beside what others hold; 0 if it is to wait."""
+    counts = [n for other, (n, _) in held.items() if other is not call]
+    n_waiting, running = counts.count(0), sum(counts)
+    n_before = sum(not n for _, (n, _) in itertools.takewhile(lambda each: each[0] is not call, held.items()))
+    has_team = running > len(counts) - n_waiting
+    if running + n_before >= cpus() or (has_team and running >= allowed_threads()):
+        return 0
+    return max(1, min(wanted, allowed_threads() - running - n_waiting - n_between))
 
 
 class Run:
@@ -296,5 +304,5 @@ budget = Budget()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=budget.forget)
     # A child may be given CPUs and variables of its own, as by a pool's initialiser.
-    for _found_once in (default_threads, allowed_threads):
+    for _found_once in (default_threads, allowed_threads, cpus):
         os.register_at_fork(after_in_child=_found_once.cache_clear)

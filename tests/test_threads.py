@@ -289,6 +289,7 @@ def test_models_of_scikit_learns_pickles_predict():
 def four(monkeypatch):
     """A budget of four CPUs, and how to take from it in other Python threads."""
     monkeypatch.setattr(parallel, "allowed_threads", lambda: 4)
+    monkeypatch.setattr(parallel, "cpus", lambda: 4)
     return parallel.Budget()
 
 
@@ -367,9 +368,25 @@ def test_whoever_waits_is_left_room(four, monkeypatch):
     second.end()
 
 
-def test_more_callers_than_cpus_all_run(four):
-    others = [Other(four, 1) for _ in range(7)]
+def test_more_callers_than_cpus_go_in_turn(four):
+    others = [Other(four, 1) for _ in range(4)]
     assert all(other.has_taken() and other.taken == 1 for other in others)
+    for _ in range(3):
+        others.append(Other(four, 1))
+        assert not others[-1].has_taken(0.02)
+    for i in range(3):  # who has come first, first
+        others[i].end()
+        assert others[4 + i].has_taken() and not any(other.has_taken(0.02) for other in others[5 + i :])
+    for other in others:
+        other.end()
+    assert four.most == 4
+
+
+def test_variables_limit_teams_and_not_callers(four, monkeypatch):
+    """Who sets OMP_NUM_THREADS=1 and calls in threads of a pool wants all CPUs."""
+    monkeypatch.setattr(parallel, "allowed_threads", lambda: 1)
+    others = [Other(four, 1) for _ in range(5)]
+    assert [other.has_taken(0.05) and other.taken for other in others] == [1, 1, 1, 1, False]
     for other in others:
         other.end()
 
@@ -1397,7 +1414,7 @@ IN_THREADS = """
 import joblib
 n = parallel.allowed_threads()
 with watched() as looks:
-    joblib.Parallel(n, backend="threading")(joblib.delayed(work)() for _ in range(4 * n))
+    joblib.Parallel(4 * n, backend="threading")(joblib.delayed(work)() for _ in range(4 * n))
 """
 
 
@@ -1407,7 +1424,7 @@ def test_no_more_threads_than_allowed_in_joblibs_threads(layer):
     script = """
 import joblib
 n = parallel.allowed_threads()
-found = joblib.Parallel(n, backend="threading")(joblib.delayed(train)(0, -1) for _ in range(4 * n))
+found = joblib.Parallel(4 * n, backend="threading")(joblib.delayed(train)(0, -1) for _ in range(8 * n))
 assert set(found) == {serial}
 assert not running.excess(n) and running.most() <= n, running.seen
 """

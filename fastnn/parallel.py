@@ -252,14 +252,16 @@ class Budget:
                 held = {other: threads for other, threads in self._held.items() if other.locked()}
                 others = {other: threads for other, threads in held.items() if other is not call}
                 n_between = self._between_calls(caller, others) if is_short else 0
-                n = _free(wanted, held, call, n_between) if others or n_between else wanted
+                before = itertools.takewhile(lambda each: each[0] is not call, held.items())
+                n_before = sum(not n for _, (n, _) in before)
+                n = _free(wanted, others, n_before, n_between) if others or n_between else wanted
                 if not n and any(other == caller for _, other in others.values()):
                     waits = False
                 self._held = {**held, call: (n, caller)}
                 if n or not waits:
                     self.most = max(self.most, sum(n for n, _ in self._held.values()))
                     return n or 1
-            time.sleep(LOOKS_APART)
+            time.sleep(LOOKS_APART * (1 + 2 * n_before))  # the next in turn looks most often
 
     def _between_calls(self, caller: int, others: Held) -> int:
         """Note a short call; return how many other Python threads are between two of theirs."""
@@ -269,11 +271,10 @@ class Budget:
         return len(of_late.keys() - {caller, *(other for _, other in others.values())})
 
 
-def _free(wanted: int, held: Held, call: threading.Lock, n_between: int) -> int:
+def _free(wanted: int, others: Held, n_before: int, n_between: int) -> int:
     """Return how many of `wanted` threads a call may run beside what others hold; 0 if it is to wait."""
-    counts = [n for other, (n, _) in held.items() if other is not call]
+    counts = [n for n, _ in others.values()]
     n_waiting, running = counts.count(0), sum(counts)
-    n_before = sum(not n for _, (n, _) in itertools.takewhile(lambda each: each[0] is not call, held.items()))
     has_team = running > len(counts) - n_waiting
     if running + n_before >= cpus() or (has_team and running >= allowed_threads()):
         return 0

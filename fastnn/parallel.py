@@ -3,7 +3,6 @@
 import contextlib
 import contextvars
 import functools
-import itertools
 import os
 import sys
 import threading
@@ -124,12 +123,6 @@ def _smallest(limits: list[tuple[int, str]]) -> tuple[int, str]:
     return min(limits, key=lambda limit: limit[0])
 
 
-@functools.cache
-def cpus() -> int:
-    """Return the number of CPUs that this process may use, by affinity and quota."""
-    return _usable_cpus()[0]
-
-
 def _usable_cpus() -> tuple[int, str]:
     limits = [(_affinity(), "CPUs this process may use")]
     quota = _cgroup_quota()
@@ -209,18 +202,15 @@ def _text_of(path: Path) -> str:
 LOOKS_APART = 0.0005  # seconds
 LEAST_RUN, MOST_BETWEEN = 0.001, 0.0005  # seconds
 OF_LATE = 0.002  # seconds, longer than a short call
-
-
-# By call: its threads, 0 of one that waits, and the Python thread that makes it; in the order in which they came.
-Held = dict[threading.Lock, tuple[int, int]]
+# Seconds. A handler of a signal may have another thread predict, and wait for it within a call that is not over before.
+MOST_WAITING = 5.0
 
 
 class Budget:
     """How many threads each compiled call has, that together they are no more than allowed.
 
-    A call that is alone gets what it asks for; beside others it gets what they leave, itself at least if there is a CPU
-    for it. It waits where there is none, or where none is left while others have more threads than themselves: they end
-    soon. Who waits goes before those that come later.
+    A call that is alone gets what it asks for; beside others it gets what they leave, itself at least. While others
+    have more threads than themselves and no CPU is left it waits, for they end soon and then leave room.
 
     A call stands for itself by a lock that is locked as long as it goes on: `with` unlocks it whatever ends the call,
     and there is no moment at which Ctrl-C comes between.
@@ -233,7 +223,9 @@ class Budget:
     def forget(self) -> None:
         """Start anew, as a forked child must: the threads that held something are not there."""
         self._lock = threading.RLock()  # a handler of a signal may predict while its thread has it
-        self._held: Held = {}  # replaced, never changed: a handler may come while somebody goes through it
+        # By call: its threads, 0 of one that waits, and the Python thread that makes it. Replaced, never changed:
+        # a handler may come while somebody goes through it.
+        self._held: dict[threading.Lock, tuple[int, int]] = {}
         # Python threads that make short calls, and when they asked last. Replaced, never changed, as that is.
         self._asked: dict[int, float] = {}
         self.last: threading.Lock | None = None  # call that asked; while it is, others have taken nothing since
@@ -242,43 +234,46 @@ class Budget:
         """Return the number of threads that a call may now run until its lock is unlocked, its own included.
 
         One that ends sooner than it would have waited, half a millisecond, goes on alone instead; others make room for
-        it, as for one that waits. So does one of a signal's handler within another call, which does not end before.
+        it, as for one that waits. So does one of a signal's handler within another call, which does not end before, and
+        one that has waited for seconds.
         Whoever makes many such calls is left a CPU between two of them by others that do.
         """
-        caller, is_short = threading.get_ident(), not waits
+        caller, is_short, began = threading.get_ident(), not waits, time.monotonic()
         while True:
             with self._lock:
                 self.last = call  # before the locks are looked at: one that is locked afterwards finds out
-                held = {other: threads for other, threads in self._held.items() if other.locked()}
-                others = {other: threads for other, threads in held.items() if other is not call}
-                n_between = self._between_calls(caller, others) if is_short else 0
-                before = itertools.takewhile(lambda each: each[0] is not call, held.items())
-                n_before = sum(not n for _, (n, _) in before)
-                n = _free(wanted, others, n_before, n_between) if others or n_between else wanted
-                if not n and any(other == caller for _, other in others.values()):
+                self._held = self._others(call) if any(other.locked() for other in self._held) else {}
+                n_between = self._between_calls(caller) if is_short else 0
+                n = self._free(wanted, n_between) if self._held or n_between else wanted
+                if not n and any(other == caller for _, other in self._held.values()):
                     waits = False
-                self._held = {**held, call: (n, caller)}
+                self._held = {**self._held, call: (n, caller)}
                 if n or not waits:
-                    self.most = max(self.most, sum(n for n, _ in self._held.values()))
+                    self.most = max(self.most, sum(self._counts()))
                     return n or 1
-            time.sleep(LOOKS_APART * (1 + 2 * n_before))  # the next in turn looks most often
+            time.sleep(LOOKS_APART)
+            waits = time.monotonic() - began < MOST_WAITING
 
-    def _between_calls(self, caller: int, others: Held) -> int:
+    def _counts(self) -> list[int]:
+        return [n for n, _ in self._held.values()]
+
+    def _others(self, call: threading.Lock) -> dict[threading.Lock, tuple[int, int]]:
+        return {other: held for other, held in self._held.items() if other.locked() and other is not call}
+
+    def _between_calls(self, caller: int) -> int:
         """Note a short call; return how many other Python threads are between two of theirs."""
         now = time.perf_counter()
         of_late = {other: asked for other, asked in self._asked.items() if now - asked < OF_LATE}
         self._asked = {**of_late, caller: now}
-        return len(of_late.keys() - {caller, *(other for _, other in others.values())})
+        return len(of_late.keys() - {caller, *(other for _, other in self._held.values())})
 
-
-def _free(wanted: int, others: Held, n_before: int, n_between: int) -> int:
-    """Return how many of `wanted` threads a call may run beside what others hold; 0 if it is to wait."""
-    counts = [n for n, _ in others.values()]
-    n_waiting, running = counts.count(0), sum(counts)
-    has_team = running > len(counts) - n_waiting
-    if running + n_before >= cpus() or (has_team and running >= allowed_threads()):
-        return 0
-    return max(1, min(wanted, allowed_threads() - running - n_waiting - n_between))
+    def _free(self, wanted: int, n_between: int) -> int:
+        """Return how many of `wanted` threads may run beside what others hold; 0 if the caller is to wait."""
+        counts = self._counts()
+        n_waiting, running = counts.count(0), sum(counts)
+        if running >= allowed_threads() and running > len(counts) - n_waiting:  # a team, which ends soon
+            return 0
+        return max(1, min(wanted, allowed_threads() - running - n_waiting - n_between))
 
 
 class Run:
@@ -305,5 +300,5 @@ budget = Budget()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=budget.forget)
     # A child may be given CPUs and variables of its own, as by a pool's initialiser.
-    for _found_once in (default_threads, allowed_threads, cpus):
+    for _found_once in (default_threads, allowed_threads):
         os.register_at_fork(after_in_child=_found_once.cache_clear)

@@ -27,12 +27,14 @@ FORMAT_VERSION = 1
 METADATA = "fastnn"  # the one key of the file's metadata
 MOST_TEXT = 2**24  # characters of the metadata: read as JSON they take up to fifty times the memory
 MOST_HEADER = 4 * MOST_TEXT  # bytes of it, and of what the file says of its tensors
-MOST_PER_LAYER = 256  # characters of the latter for each of the former: the size of a layer is at least one
+MOST_PER_LAYER = 1024  # characters of the latter, with any spaces that JSON may have
+MOST_ITEM = 2**16  # bytes of an entry of an array, such as a label, 16 thousand characters
 MOST_BYTES = 2**26  # of an array in the metadata: its dtype may say that few labels are very long
 
 # How safetensors begins a header, and what follows the text there.
 _BEGIN = re.compile(rf'\s*{{\s*"__metadata__"\s*:\s*{{\s*"{METADATA}"\s*:\s*(?=")')
 _END = re.compile(r"\s*}\s*,")
+_NOT_OURS = f"its header must begin with the metadata {METADATA!r} and no other; fastnn did not save it so"
 
 OUTPUTS = {"MLP": None, "MLPClassifier": ("logistic", "softmax"), "MLPRegressor": ("identity", "exp")}
 FIELDS: dict[str, type] = {
@@ -195,7 +197,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     with open(path, "rb"):
         pass  # Python's own errors of files that cannot be read
     try:
-        config = _config(_metadata_of(path))
+        config = _checked_header(path)
         with from_package.safe_open(path, framework="numpy") as file:
             names = file.keys()
             if len(names) != 2 * (len(config["sizes"]) - 1):
@@ -210,11 +212,11 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path} is not a model that can be loaded: {fault}") from error
 
 
-def _metadata_of(path: str) -> str:
-    """Return the metadata of a file, whose header begins with it.
+def _checked_header(path: str) -> dict[str, Any]:
+    """Return what the metadata of a file says, with which its header begins.
 
-    Refuse all other metadata, which safetensors would read into memory, and names that come twice: safetensors takes
-    the last of them, other programs may take the first.
+    Refuse all other metadata, and more about tensors than a network needs: to read it would take memory. Refuse names
+    that come twice: safetensors takes the last of them, other programs may take the first.
     """
     with open(path, "rb") as file:
         n = int.from_bytes(file.read(8), "little")
@@ -223,17 +225,17 @@ def _metadata_of(path: str) -> str:
         header = file.read(n).decode()
     begin = _BEGIN.match(header)
     if not begin:
-        raise ValueError(f"its header must begin with the metadata {METADATA!r}; fastnn did not save it")
-    text: str
+        raise ValueError(_NOT_OURS)
     text, end = json.JSONDecoder().raw_decode(header, begin.end())
     following = _END.match(header, end)
     if not following:
-        raise ValueError(f"its header must have the metadata {METADATA!r} alone")
-    n_tensors = len(header) - following.end()
-    if n_tensors > MOST_PER_LAYER * len(text):
-        raise ValueError(f"its header has {n_tensors} characters of tensors, more than those of a network take")
+        raise ValueError(_NOT_OURS)
+    config = _config(text)
+    n_characters = len(header) - following.end()
+    if n_characters > MOST_PER_LAYER * len(config["sizes"]):
+        raise ValueError(f"its header has {n_characters} characters of tensors, more than those of a network take")
     json.loads(begin[0] + '""' + header[end:], object_pairs_hook=_each_once)
-    return text
+    return config
 
 
 def _config(text: str) -> dict[str, Any]:
@@ -299,7 +301,7 @@ def _model(config: dict[str, Any], tensors: dict[str, Array]) -> Any:
 def _estimator(config: dict[str, Any], weights: list[Array], biases: list[Array]) -> Any:
     cls = getattr(fastnn, config["model"])
     parameters = {name: _decoded(value) for name, value in config["parameters"].items()}
-    _refuse_unknown(cls.__name__, parameters, cls().get_params(deep=False))
+    _refuse_unknown(cls.__name__, parameters, cls().get_params(deep=False).keys() - {"callbacks"})
     model = cls(**parameters)
     model._validate_params()
     sizes, activations, output = config["sizes"], config["activations"], config["output"]
@@ -370,6 +372,8 @@ def _array(values: list[Any], name: str) -> Array:
     if not re.fullmatch(r"[<>|](b1|[iu][1248]|f[248]|U[1-9]\d{0,7}|O)", name):
         raise ValueError(f"the dtype of an array cannot be {_short(name)}")
     dtype = np.dtype(name)
+    if dtype.itemsize > MOST_ITEM:  # predictions have as much for each row
+        raise ValueError(f"the entries of an array of dtype {name} are more than {MOST_ITEM} bytes each")
     if len(values) * dtype.itemsize > MOST_BYTES:
         raise ValueError(f"an array of {len(values)} entries of dtype {name} is more than {MOST_BYTES} bytes")
     if not all(type(value) is _TYPES[dtype.kind] for value in values):

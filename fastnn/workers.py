@@ -81,6 +81,7 @@ class ShortTeam:
         self.call = threading.Lock()  # by which the budget knows it
         self.members: list[Worker] = []
         self.crew, self.size = ALONE, 0  # size: threads that were asked for and given, 0 if others were
+        self.caller = 0  # the Python thread that has asked
 
 
 class Workers:
@@ -155,8 +156,9 @@ def call_at_once(wanted: int, code: Callable[..., None], arguments: tuple[Any, .
         return
     if short.size != wanted:
         team.worker()  # compiled before CPUs are held
+    caller = threading.get_ident()
     with short.call:
-        if short.size != wanted or parallel.budget.last is not short.call:
+        if short.size != wanted or short.caller != caller or parallel.budget.last is not short.call:
             _enlist(wanted, short)
         code(short.crew, arguments)
 
@@ -166,7 +168,7 @@ def _enlist(wanted: int, short: ShortTeam) -> None:
     short.size = 0
     n = 1 if numba.config.BOUNDSCHECK else parallel.budget.take(wanted, short.call, waits=False)
     workers.take(n - 1, short.members)
-    short.crew = _crew_of(short.members[: n - 1])
+    short.crew, short.caller = _crew_of(short.members[: n - 1]), threading.get_ident()
     if n == wanted:  # else there may be more the next time
         short.size = n
 

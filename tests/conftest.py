@@ -25,6 +25,7 @@ def turn(request, tmp_path_factory):
         fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
         yield
+        fcntl.flock(room, fcntl.LOCK_UN)  # a child that lives on has the file open
 
 
 @pytest.fixture

@@ -911,6 +911,19 @@ def test_a_handler_in_c_stays(tmp_path, caplog):
     assert f"signal {signal.SIGUSR1:d} is not heard" in caplog.text
 
 
+@pytest.mark.parametrize("status", [None, b"Name:\tpython\nThreads:\t1\n", b"Name:\t\xc3\nSigCgt:\t0000000000000000\n"])
+def test_where_the_system_does_not_tell_of_handlers_in_c(status, tmp_path, monkeypatch):
+    """As without /proc, or in sandboxes that leave it out; or a name of bytes that are cut."""
+
+    def read(path):
+        if status is None:
+            raise FileNotFoundError(path)
+        return status
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert not checkpoint._is_handled_in_c(signal.SIGTERM)
+
+
 def test_sigterm_ends_the_training_and_is_passed_on(tmp_path):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("mine"))

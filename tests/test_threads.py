@@ -27,7 +27,7 @@ from subprocesses import run_script, started
 
 import fastnn
 from fastnn import model, parallel, workers
-from fastnn.kernels import jit, system, team
+from fastnn.kernels import forks, jit, system, team
 from fastnn.kernels.listening import LOOKS_APART
 from fastnn.kernels.system import WORDS_OF_CPUS
 
@@ -289,7 +289,6 @@ def test_models_of_scikit_learns_pickles_predict():
 def four(monkeypatch):
     """A budget of four CPUs, and how to take from it in other Python threads."""
     monkeypatch.setattr(parallel, "allowed_threads", lambda: 4)
-    monkeypatch.setattr(parallel, "cpus", lambda: 4)
     return parallel.Budget()
 
 
@@ -368,27 +367,23 @@ def test_whoever_waits_is_left_room(four, monkeypatch):
     second.end()
 
 
-def test_more_callers_than_cpus_go_in_turn(four):
-    others = [Other(four, 1) for _ in range(4)]
-    assert all(other.has_taken() and other.taken == 1 for other in others)
-    for _ in range(3):
-        others.append(Other(four, 1))
-        assert not others[-1].has_taken(0.02)
-    for i in range(3):  # who has come first, first
-        others[i].end()
-        assert others[4 + i].has_taken() and not any(other.has_taken(0.02) for other in others[5 + i :])
+def test_more_callers_than_cpus_all_run(four):
+    others = [Other(four, 1) for _ in range(7)]
+    assert all(other.has_taken(5) and other.taken == 1 for other in others)
     for other in others:
         other.end()
-    assert four.most == 4
 
 
-def test_variables_limit_teams_and_not_callers(four, monkeypatch):
-    """Who sets OMP_NUM_THREADS=1 and calls in threads of a pool wants all CPUs."""
-    monkeypatch.setattr(parallel, "allowed_threads", lambda: 1)
-    others = [Other(four, 1) for _ in range(5)]
-    assert [other.has_taken(0.05) and other.taken for other in others] == [1, 1, 1, 1, False]
-    for other in others:
-        other.end()
+def test_nobody_waits_for_ever(four, monkeypatch):
+    """A handler may come within the call that is waited for, and itself wait for who waits."""
+    monkeypatch.setattr(parallel, "MOST_WAITING", 0.3)
+    team = Other(four, 4)
+    assert team.has_taken()
+    another = Other(four, 4)
+    assert not another.has_taken(0.1)
+    assert another.has_taken() and another.taken == 1
+    another.end()
+    team.end()
 
 
 def test_what_a_call_holds_is_held_until_it_ends(four, monkeypatch):
@@ -565,7 +560,8 @@ def test_short_calls_keep_their_cpus_until_somebody_asks(four, short):
 def test_who_makes_short_calls_is_left_a_cpu_between_them(four, short, monkeypatch):
     """Two teams that are called in turns would be in each other's way as soon as they meet again."""
     now = 1.0
-    monkeypatch.setattr(parallel, "time", SimpleNamespace(perf_counter=lambda: now, sleep=time.sleep))
+    clock = SimpleNamespace(perf_counter=lambda: now, monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setattr(parallel, "time", clock)
     with ThreadPoolExecutor(1) as thread:
         def another(*wanted):
             return thread.submit(short, *wanted).result()
@@ -579,6 +575,21 @@ def test_who_makes_short_calls_is_left_a_cpu_between_them(four, short, monkeypat
         long = Other(four, 4)  # to which those that are over mean nothing
         assert long.has_taken() and long.taken == 4
         long.end()
+
+
+def test_a_handler_within_a_short_call_of_a_team_that_another_thread_has_called(four, short):
+    """It is known as nested: its own longer call does not wait for the one beneath it."""
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(short, 4).result() == ([4], 1)
+    taken = []
+
+    def handler(crew, arguments):
+        call = threading.Lock()
+        with call:
+            taken.append(four.take(4, call))
+
+    workers.call_at_once(4, handler, ())
+    assert taken == [1]
 
 
 def test_short_and_long_calls_in_turns_have_the_same_workers(four, short):
@@ -1400,6 +1411,26 @@ def test_ctrl_c_while_a_fork_waits_for_the_compiler(ctrl_c_raises):
     assert run_script(script) == ("Ctrl-C was seen\n", "")
 
 
+@FORKS
+def test_a_fork_whose_locks_cannot_be_taken(monkeypatch):
+    """It goes on without them, and gives back those that it has."""
+    locks, tries = [threading.RLock() for _ in range(3)], []
+
+    def acquire(lock):
+        tries.append(lock)
+        if lock is locks[1]:
+            raise MemoryError
+        return lock.acquire()
+
+    monkeypatch.setattr(forks, "_LOCKS", locks)
+    monkeypatch.setattr(forks, "_acquire", acquire)
+    forks._before_fork()
+    assert len(tries) == 1 + forks.MOST_TRIES and locks[0]._is_owned()
+    with pytest.raises(MemoryError):
+        forks._after_fork_in_parent()
+    assert not locks[0]._is_owned()
+
+
 # -- nested in others' workers -----------------------------------------------------------------------------------------
 
 MANY = dict.fromkeys(VARIABLES)  # the machine as it is
@@ -1414,7 +1445,7 @@ IN_THREADS = """
 import joblib
 n = parallel.allowed_threads()
 with watched() as looks:
-    joblib.Parallel(4 * n, backend="threading")(joblib.delayed(work)() for _ in range(4 * n))
+    joblib.Parallel(n, backend="threading")(joblib.delayed(work)() for _ in range(4 * n))
 """
 
 
@@ -1424,7 +1455,7 @@ def test_no_more_threads_than_allowed_in_joblibs_threads(layer):
     script = """
 import joblib
 n = parallel.allowed_threads()
-found = joblib.Parallel(4 * n, backend="threading")(joblib.delayed(train)(0, -1) for _ in range(8 * n))
+found = joblib.Parallel(n, backend="threading")(joblib.delayed(train)(0, -1) for _ in range(4 * n))
 assert set(found) == {serial}
 assert not running.excess(n) and running.most() <= n, running.seen
 """

@@ -234,9 +234,9 @@ class Budget:
         """Return the number of threads that a call may now run until its lock is unlocked, its own included.
 
         One that ends sooner than it would have waited, half a millisecond, goes on alone instead; others make room for
-        it, as for one that waits. So does one of a signal's handler within another call, which does not end before, and
-        one that has waited for seconds.
-        Whoever makes many such calls is left a CPU between two of them by others that do.
+        it, as for one that waits. Whoever makes many such calls is left a CPU between two of them by others that do.
+        Alone goes, too, a call of a signal's handler within another, which does not end before, and one that has waited
+        for seconds.
         """
         caller, is_short, began = threading.get_ident(), not waits, time.monotonic()
         while True:

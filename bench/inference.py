@@ -31,6 +31,7 @@ CASES = {"1": False, "1 again": True, "8": True, "32": True, "1000": True, "1000
 # microseconds that an estimator may take beyond its network.
 GOALS_ONE_ROW = dict(zip(NETS, (3, 1.5, 1), strict=True))
 GOAL_MANY_ROWS, GOAL_PEAK, GOAL_ESTIMATOR = 1.05, 0.9, 20
+ON_ONE_CPU = "1 on one CPU"  # others' calls are of as many threads as all that is measured
 LATENCIES, ESTIMATOR_CALLS = 20_000, 2_000
 PEAKS = 3  # of each turn, the best of which counts: a core that is held up for a moment has none
 
@@ -291,21 +292,24 @@ def latencies(net, options):
     """Of `forward` of single rows in 1, 2 and 4 Python threads at once: calls a second, and percentiles of latency."""
     import numpy as np
 
+    import fastnn
+
     n_calls = LATENCIES // 10 if options.quick else LATENCIES
     X, found = np.random.default_rng(1).random((1, net.sizes[0]), dtype="float32"), {}
-    for n_threads in (1, 2, 4):
+    for name, n_threads, n_each in ((ON_ONE_CPU, 1, 1), ("1", 1, N_THREADS), ("2", 2, N_THREADS), ("4", 4, N_THREADS)):
         samples, start_together, spans = np.zeros((n_threads, n_calls)), threading.Barrier(n_threads), []
 
-        def work(mine, start_together=start_together, spans=spans):
+        def work(mine, start_together=start_together, spans=spans, n_each=n_each):
             clock, forward = time.perf_counter, net.forward
-            forward(X)
-            start_together.wait()
-            begin = clock()
-            for i in range(n_calls):
-                start = clock()
+            with fastnn.threads(n_each):
                 forward(X)
-                mine[i] = clock() - start
-            spans.append((begin, clock()))
+                start_together.wait()
+                begin = clock()
+                for i in range(n_calls):
+                    start = clock()
+                    forward(X)
+                    mine[i] = clock() - start
+                spans.append((begin, clock()))
 
         workers = [threading.Thread(target=work, args=[mine]) for mine in samples]
         for worker in workers:
@@ -313,7 +317,7 @@ def latencies(net, options):
         for worker in workers:
             worker.join()
         seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
-        found[str(n_threads)] = {"per_second": n_threads * n_calls / seconds, **percentiles(samples)}
+        found[name] = {"per_second": n_threads * n_calls / seconds, **percentiles(samples)}
     return found
 
 
@@ -402,12 +406,14 @@ def estimators(results):
 
 
 def at_once(results):
-    rows = [["one row in several Python threads", "threads", "calls a second", "of one", "p50, µs", "p99, µs"]]
+    header = "one row in several Python threads", "threads", "calls a second", "of one", f"of {ON_ONE_CPU}"
+    rows = [[*header, "p50, µs", "p99, µs"]]
     for result in results:
         for n, found in result["threads"].items():
-            times = found["per_second"] / result["threads"]["1"]["per_second"]
+            ones = (result["threads"][one]["per_second"] for one in ("1", ON_ONE_CPU))
+            times = [f"{found['per_second'] / one:.2f} x" for one in ones]
             percentiles = f"{found['p50']:.1f}", f"{found['p99']:.1f}"
-            rows.append([result["net"], n, f"{found['per_second']:,.0f}", f"{times:.2f} x", *percentiles])
+            rows.append([result["net"], n, f"{found['per_second']:,.0f}", *times, *percentiles])
     return markdown(rows)
 
 

@@ -41,6 +41,7 @@ class Job:
     is_cold: bool = False  # each time in a process of its own, with no kernels on disk
     density: float = 1.0  # of rows that are a sparse matrix where it is less
     is_kept: bool = False  # in a checkpoint, again and again
+    is_resumed: bool = False  # each begins with a checkpoint
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,6 +55,13 @@ JOBS = {
         "80 million weights, early stopping", 2_000, (1000, 8400, 8400, 10), 200, 8.0, settings={"early_stopping": True}
     ),
     "kept": Job("9 million weights, checkpoints all the time", 2_000, (1000, 3000, 2000, 10), 200, 8.0, is_kept=True),
+    "large": Job(
+        "80 million weights, checkpoints all the time", 2_000, (1000, 8400, 8400, 10), 200, 8.0, is_kept=True
+    ),
+    "resumed": Job(
+        "80 million weights, going on from a checkpoint", 2_000, (1000, 8400, 8400, 10), 200, 5.0, is_kept=True,
+        is_resumed=True,
+    ),
     "row": Job("9 million weights, one row a batch", 2_000, (1000, 3000, 2000, 10), 1, 3.0),
     "wide": Job("200 000 inputs, 200 000-96-10", 1_000, (200_000, 96, 10), 200, 6.0),
     "sparse": Job("20 000 entries a row, 40 000-64-10", 2_000, (40_000, 64, 10), 2_000, 6.0, density=0.5),
@@ -77,6 +85,8 @@ def interrupt(job, n_moments, seed):
     )  # fmt: skip
     if not job.is_cold:
         load(X[:100], y[:100], job.settings.get("solver", "adam"))
+    if job.is_resumed:
+        model.set_params(max_iter=1).fit(X, y).set_params(max_iter=10**9)
     begun = []
     for name in ("_train_stochastic", "_train_lbfgs"):  # from where on there is a network
         setattr(MLPClassifier, name, noted(getattr(MLPClassifier, name), begun))

@@ -18,7 +18,7 @@
 * `shuffle` draws orders of rows as NumPy does; `listening` makes calls during which Ctrl-C is seen.
 * `width` is how wide vectors are; `inner` and `lowering` are how Numba makes LLVM IR of all this.
 * `room` asks whether memory is left, where LLVM and the C library would end the process; `collector` leaves Python's
-  collections out.
+  collections out; `forks` has a fork wait for the compiler.
 * `team` lets several threads go through the same compiled code, taking slices of each phase.
 
 Threads share out rows, then tiles of weights, and no sum is ever split between them: results are the same bits for

@@ -45,22 +45,18 @@ class Job:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+LARGE = 2_000, (1000, 8400, 8400, 10), 200  # rows, sizes and rows of a batch of 80 million weights
 JOBS = {
     "tiny": Job("20 rows, 2-4-2", 20, (2, 4, 2), 20, 0.5),
     "digits": Job("1437 rows, 64-64-10", 1437, (64, 64, 10), 128, 1.0),
     "mnist": Job("60 000 rows, 784-256-128-10", 60_000, (784, 256, 128, 10), 128, 3.0),
     "full": Job("60 000 rows in one batch, 784-1024-1024-10", 60_000, (784, 1024, 1024, 10), 60_000, 6.0),
-    "weights": Job("80 million weights, 1000-8400-8400-10", 2_000, (1000, 8400, 8400, 10), 200, 8.0),
-    "validated": Job(
-        "80 million weights, early stopping", 2_000, (1000, 8400, 8400, 10), 200, 8.0, settings={"early_stopping": True}
-    ),
+    "weights": Job("80 million weights, 1000-8400-8400-10", *LARGE, 8.0),
+    "validated": Job("80 million weights, early stopping", *LARGE, 8.0, settings={"early_stopping": True}),
     "kept": Job("9 million weights, checkpoints all the time", 2_000, (1000, 3000, 2000, 10), 200, 8.0, is_kept=True),
-    "large": Job(
-        "80 million weights, checkpoints all the time", 2_000, (1000, 8400, 8400, 10), 200, 8.0, is_kept=True
-    ),
+    "large": Job("80 million weights, checkpoints all the time", *LARGE, 8.0, is_kept=True),
     "resumed": Job(
-        "80 million weights, going on from a checkpoint", 2_000, (1000, 8400, 8400, 10), 200, 5.0, is_kept=True,
-        is_resumed=True,
+        "80 million weights, going on from a checkpoint", *LARGE, 5.0, is_kept=True, is_resumed=True
     ),
     "row": Job("9 million weights, one row a batch", 2_000, (1000, 3000, 2000, 10), 1, 3.0),
     "wide": Job("200 000 inputs, 200 000-96-10", 1_000, (200_000, 96, 10), 200, 6.0),

@@ -22,7 +22,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` once everything is written and on the disk.
 
     Whatever happens before, an error, a kill, a full disk, `path` stays as it was. A kill may leave one of its
-    `leftovers` beside it. The new file has the permissions of the one before.
+    `leftovers` beside it. The new file has the permissions of the one before; a link stays one, and leads to it.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     OSError
         If the file cannot be written, or there is something that a new file must not take the place of.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     check_regular(path)  # root could replace /dev/null, for all processes
     if is_output(path):
         raise OSError(f"{path} must not be where stdout or stderr go; use another path")

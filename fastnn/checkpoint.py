@@ -139,7 +139,7 @@ class Checkpoint(Callback):
 
     @property
     def _file(self) -> Path:
-        """What is written; a link to it stays one."""
+        """What is written, and has the other files beside it: where a link leads to."""
         return Path(os.path.realpath(self.path)) if os.path.islink(self.path) else self.path
 
     @property
@@ -267,7 +267,7 @@ class Checkpoint(Callback):
             return
         try:
             saved = {"format": FORMAT, "fingerprint": self._identity, "start": self._start, "state": fit.state()}
-            with atomic_write(self._file) as file:
+            with atomic_write(self.path) as file:
                 write_tree(file, KIND, saved)
                 file.flush()
                 self._keep_previous()

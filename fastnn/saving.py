@@ -118,7 +118,7 @@ def save(path: str | os.PathLike[str], model: Any, net: Any) -> None:
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"the model cannot be saved: {error}") from error
     data = from_package.numpy.save(tensors, {METADATA: text})
-    with atomic_write(os.path.realpath(_decoded_path(path))) as file:
+    with atomic_write(_decoded_path(path)) as file:
         write_pieces(file, pieces_of(memoryview(data)))
 
 
@@ -194,8 +194,6 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     from_package, path = _safetensors(), _decoded_path(path)
     check_regular(Path(path))
-    with open(path, "rb"):
-        pass  # Python's own errors of files that cannot be read
     try:
         config = _checked_header(path)
         with from_package.safe_open(path, framework="numpy") as file:

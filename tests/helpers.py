@@ -132,3 +132,14 @@ def interrupted_calls(call, is_watched):
             return
         n_ends += 1
         yield end
+
+
+class Pause(fastnn.Callback):
+    """Breaks the training off at each batch asked for, counted over all epochs."""
+
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def on_batch_end(self, fit):
+        if fit.epoch * fit.n_batches + fit.batch in self.batches:
+            fit.pause()

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_job import SETTINGS
-from helpers import csr, interrupted_calls
+from helpers import Pause, csr, interrupted_calls
 from sklearn.base import clone
 from subprocesses import finished, run_script, started
 
@@ -47,17 +47,6 @@ Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 1)
 FULL = os.environ.get("FASTNN_FULL") == "1"
 N_KILLS = 200 if FULL else 6
 JOB = Path(__file__).with_name("checkpoint_job.py")
-
-
-class Pause(Callback):
-    """Breaks the training off at each batch asked for, counted over all epochs."""
-
-    def __init__(self, *batches):
-        self.batches = batches
-
-    def on_batch_end(self, fit):
-        if fit.epoch * fit.n_batches + fit.batch in self.batches:
-            fit.pause()
 
 
 class StopAfter(Callback):

@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import pytest
 import threadpoolctl
+from helpers import Pause
 from scipy import sparse
 from sklearn import config_context, datasets
 from sklearn import neural_network as sklearn_nn
@@ -565,15 +566,11 @@ def test_a_search_without_callbacks_costs_no_more_calls(monkeypatch):
 
 @needs_callbacks
 def test_callbacks_of_a_fit_that_goes_on_in_the_middle_of_an_epoch(tmp_path):
-    class Pause(fastnn.Callback):
-        def on_batch_end(self, fit):
-            if fit.epoch == 2 and fit.batch == 1:
-                fit.pause()
-
     def told(*callbacks):
         return classifier(fastnn, batch_size=10, callbacks=[*callbacks, fastnn.Checkpoint(tmp_path / "c")])
 
-    told(Pause()).fit(X, Y)
+    n_batches = -(-len(X) // 10)
+    told(Pause(2 * n_batches + 1)).fit(X, Y)
     recorder = Recorder()
     told().set_callbacks(recorder).fit(X, Y)
     names = [event for event in recorder.events if event.endswith(" epoch")]

@@ -2,11 +2,10 @@
 
 import ast
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from subprocesses import run_script
 
 import fastnn
 
@@ -100,9 +99,8 @@ def test_kernels_know_nothing_of_what_uses_them(kernel):
 
 
 def modules_after(statement):
-    script = f"import sys; {statement}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    return set(done.stdout.split())
+    out, _ = run_script(f"import sys; {statement}; print(*sys.modules)")
+    return set(out.split())
 
 
 def test_import_loads_nothing_slow():
@@ -123,9 +121,9 @@ gc.{before}()
 fastnn.MLPClassifier
 print(gc.isenabled(), collections.count("start"))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    out, _ = run_script(script)
     # One comes when they may again; without the pause there are some eighty.
-    assert done.stdout.split() == (["True", "1"] if before == "enable" else ["False", "0"])
+    assert out.split() == (["True", "1"] if before == "enable" else ["False", "0"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -157,8 +155,8 @@ with without_collections():
     print(gc.isenabled(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 print(gc.isenabled())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.split() == ["False", "1", "False", "0", "True"]
+    out, _ = run_script(script)
+    assert out.split() == ["False", "1", "False", "0", "True"]
 
 
 def test_the_network_does_not_load_scikit_learn():

@@ -43,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         report = info.report()
     except ValueError as error:  # of FASTNN_NUM_THREADS
         parser.exit(2, f"{parser.prog} {options.command}: error: {error}\n")
-    print(f"```text\n{report}\n```" if share else report)
+    try:
+        print(f"```text\n{report}\n```" if share else report, flush=True)
+    except BrokenPipeError:  # as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it ends
     return 0
 
 

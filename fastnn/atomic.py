@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import glob
 import os
 import stat
@@ -41,6 +42,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     check_regular(path)  # root could replace /dev/null, for all processes
     if is_output(path):
         raise OSError(f"{path} must not be where stdout or stderr go; use another path")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder; make it first", str(path.parent))
     temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:

@@ -29,6 +29,7 @@ from fastnn.callbacks import Callback, Fit
 from fastnn.checkpoint import Checkpoint
 from fastnn.divergence import likely_causes
 from fastnn.fitted import FittedNetwork, warn, with_parameters
+from fastnn.history import fill
 from fastnn.internals import SklearnInternals
 from fastnn.kernels import epoch
 from fastnn.kernels.activations import ACTIVATIONS
@@ -295,9 +296,10 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
             random_state.get_state(legacy=False),
         )  # fmt: skip
         random_state.set_state(start)
-        if state is not None and state["n_epochs"] > self.max_iter:
+        n_begun = 0 if state is None else state["n_epochs"] + (state["rows_done"] > 0)
+        if n_begun > self.max_iter:
             raise ValueError(
-                f"max_iter must be at least {state['n_epochs']}, the epochs of {checkpoints[0].path}, got"
+                f"max_iter must be at least {n_begun}, the epochs of {checkpoints[0].path}, got"
                 f" {self.max_iter}; or delete the file to begin anew"
             )
         return None if state is None else functools.partial(checkpoints[0].load, state)
@@ -368,7 +370,7 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
             n_in_epoch = X.shape[0] if rows is None else len(rows)
             resumed(lambda state: training.load_state_dict(state, X.shape[0], n_in_epoch))
         examples = net.examples(X, targets, sample_weight)
-        outcome = training.run(examples, rows, 1 if incremental else self.max_iter)
+        outcome = training.run(examples, rows, 1 if incremental else int(self.max_iter))
         if outcome is Outcome.DIVERGED:
             causes = likely_causes(X, targets if net.output in ("identity", "exp") else None, sample_weight,
                                    training.optimizer.learning_rate)  # fmt: skip
@@ -397,7 +399,7 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
         if len(history.get("loss", [])) != len(losses):
             history = {}
         history = {"learning_rate": [], "seconds": [], **history, "loss": losses}
-        callbacks.fill(history)
+        fill(history)
         return history
 
     def _loss_plateau(self) -> Plateau:
@@ -509,7 +511,7 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
             weight = None if sample_weight is None else pieces.converted(sample_weight, net.dtype)
             result = lbfgs.minimise(net, net.examples(X, targets, weight), self.alpha, options, on_iteration)
         finally:
-            callbacks.fill(history)
+            fill(history)
             self._set_network(net)
         if result is not None:
             if not np.isfinite(result.x).all():

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from fastnn import history
 from fastnn.checks import (
     absolute,
     called,
@@ -149,7 +150,7 @@ class Fit:
     def learning_rate(self, rate: float) -> None:
         if self.optimizer is None:
             raise ValueError("the solver 'lbfgs' has no learning rate; use 'sgd' or 'adam'")
-        self.optimizer.learning_rate = rate
+        self.optimizer.learning_rate = float(rate)
 
     @property
     def parameters(self) -> Parameters:
@@ -169,8 +170,16 @@ class Fit:
         return {"epoch": self.epoch, **last}
 
     def log(self, name: str, value: float) -> None:
-        """Write a value of this epoch to the history; of several by one name the last stays."""
-        _log(self.history, name, value, len(self.history["loss"]) + (not self._is_between_epochs))
+        """Write a value of this epoch to the history; of several by one name the last stays.
+
+        Raises
+        ------
+        ValueError
+            If the training itself writes a column of that name.
+        """
+        if name in history.OWN:
+            raise ValueError(f"name must not be one of {', '.join(sorted(history.OWN))}, got {name!r}; use another")
+        history.log(self.history, name, value, len(self.history["loss"]) + (not self._is_between_epochs))
 
     def pause(self) -> None:
         """Break the training off here; a checkpoint goes on from here."""
@@ -305,25 +314,6 @@ def _state_of(callback: Callback) -> dict[str, Any]:
         what = "a dict of numbers, strings, arrays, and lists and dicts of them"
         raise TypeError(f"state_dict of {name} must return {what}; {error}") from error
     return state
-
-
-def log(history: dict[str, list[float]], name: str, value: float) -> None:
-    """Write a value of the last epoch to a history, over one that it has; epochs that had none get NaN."""
-    _log(history, name, value, len(history["loss"]))
-
-
-def _log(history: dict[str, list[float]], name: str, value: float, epoch: int) -> None:
-    column = history.setdefault(name, [])
-    del column[epoch - 1 :]
-    column.extend([math.nan] * (epoch - 1 - len(column)))
-    column.append(float(value))
-
-
-def fill(history: dict[str, list[float]]) -> None:
-    """Make all columns of a history equally long."""
-    for column in history.values():
-        del column[len(history["loss"]) :]
-        column.extend([math.nan] * (len(history["loss"]) - len(column)))
 
 
 # -- ending the training ----------------------------------------------------------------------------------------------
@@ -475,14 +465,13 @@ class TimeBudget(Callback):
         self._deadline = time.monotonic() + seconds_of("budget", budget)
 
     def on_fit_begin(self, fit: Fit) -> None:
-        self._last, self._longest = time.monotonic(), 0.0
+        self._last, self._longest = math.inf, 0.0
 
     def on_epoch_begin(self, fit: Fit) -> None:
-        if not self._longest:  # the kernels may have been compiled since
-            self._last = time.monotonic()
+        self._last = min(self._last, time.monotonic())
 
     def on_chunk_end(self, fit: Fit) -> None:
-        now = time.monotonic()
+        now = time.monotonic()  # of a resumed epoch nobody tells when it goes on, and whether it compiled before
         self._longest, self._last = max(self._longest, now - self._last), now
         if now + self._longest >= self._deadline:
             logger.info("the time budget of %s is used up after %d epochs", self.budget, fit.epoch)
@@ -591,6 +580,8 @@ class _Log(Callback):
 class CSVLog(_Log):
     """Write epoch, loss, learning rate, seconds and scores to a table, a line as soon as its epoch is over.
 
+    The columns are those of the first epoch. Of values that come later a warning tells; `JSONLinesLog` has them.
+
     Parameters
     ----------
     path : path-like
@@ -612,11 +603,19 @@ class CSVLog(_Log):
     def on_fit_begin(self, fit: Fit) -> None:
         super().on_fit_begin(fit)
         self._columns: list[str] = []
+        self._told: set[str] = set()
+
+    def _tell_missing(self, names: set[str]) -> None:
+        if names:
+            self._told |= names
+            late = f"{', '.join(sorted(names))} came after the first epoch, whose columns are those of {self.path}"
+            warnings.warn(f"{late}; use JSONLinesLog, or log it in the first epoch, too", stacklevel=2)
 
     def _line(self, row: dict[str, float]) -> str:
         line = io.StringIO()
         if not self._position:
             self._columns = list(row)
+        self._tell_missing(row.keys() - self._columns - self._told)
         table = csv.DictWriter(line, self._columns, restval=math.nan, extrasaction="ignore")
         if not self._position:
             table.writeheader()
@@ -721,5 +720,9 @@ class ProgressBar(Callback):
 def _shows_bars() -> bool:
     from tqdm.auto import tqdm
 
-    is_notebook = any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__)
-    return is_notebook or (sys.stderr is not None and sys.stderr.isatty())
+    if any(cls.__module__ == "tqdm.notebook" for cls in tqdm.__mro__):
+        return True
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, it is something else, or closed
+        return False

@@ -115,8 +115,8 @@ class Checkpoint(Callback):
         """
         self._identity, self._start, self._keeps_previous = fingerprint, start, True
         self._remove_leftovers()
+        check_writable(type(self).__name__, self._file)
         if not self.path.exists():
-            check_writable(type(self).__name__, self.path)
             return start, None
         saved = self._read()
         self._start = saved["start"]
@@ -212,13 +212,20 @@ class Checkpoint(Callback):
         try:
             for number in self.on_signal:
                 if _is_handled_in_c(number):
-                    logger.warning("%s: signal %d is not heard: its handler is not Python's", self.path, number)
+                    self._tell_unheard(number)
                     continue
                 self._handlers[number] = signal.getsignal(number)  # first, so that Ctrl-C cannot come between
                 signal.signal(number, self._hear)
         except BaseException:
             self._restore_handlers()
             raise
+
+    def _tell_unheard(self, number: int) -> None:
+        text = f"{self.path}: signal {number} is not heard: its handler is not Python's"
+        if self._only_saves(number):  # such as faulthandler's, which somebody has asked for
+            logger.warning(text)
+        else:  # the end of the process, without a checkpoint
+            warnings.warn(text, stacklevel=2)
 
     def on_epoch_begin(self, fit: Fit) -> None:
         if not fit.epoch:

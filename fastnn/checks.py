@@ -1,6 +1,7 @@
 """Checks of what callbacks are given, before the training: numbers, durations, functions, files."""
 
 import errno
+import math
 import os
 import re
 import tempfile
@@ -27,7 +28,7 @@ def check_count(name: str, value: Any) -> None:
         If it is below 1.
     """
     wrong = f"{name} must be an integer, at least 1, got {value!r}"
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if not _is_plain(value, Integral):
         raise TypeError(wrong)
     if int(value) < 1:
         raise ValueError(wrong)
@@ -44,10 +45,22 @@ def check_number(name: str, value: Any) -> None:
         If it is below 0, or NaN.
     """
     wrong = f"{name} must be a number, at least 0, got {value!r}"
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not _is_plain(value, Real):
         raise TypeError(wrong)
-    if not float(value) >= 0:
+    if not _float(value) >= 0:
         raise ValueError(wrong)
+
+
+def _is_plain(value: Any, kind: type) -> bool:
+    """Whether a value is a number of a kind; NumPy has durations for integers."""
+    return isinstance(value, kind) and not isinstance(value, (bool, np.timedelta64))
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of an integer
+        return math.inf if value > 0 else -math.inf
 
 
 def check_bool(name: str, value: Any) -> None:
@@ -88,13 +101,13 @@ def seconds_of(name: str, duration: Any) -> float:
         If it is a number below 0, NaN, or another string.
     """
     wrong = f'{name} must be seconds, at least 0, or a string such as "3h55m", "10min" or "90s", got {duration!r}'
-    if isinstance(duration, bool) or not isinstance(duration, (str, Real)):
+    if not isinstance(duration, str) and not _is_plain(duration, Real):
         raise TypeError(wrong)
     if isinstance(duration, str):
         text = duration.replace(" ", "")
         if re.fullmatch(r"([0-9]+(\.[0-9]+)?(d|h|min|m|s))+", text):
             return sum(float(n) * _UNITS[unit] for n, _, unit in re.findall(r"([0-9]+(\.[0-9]+)?)(d|h|min|m|s)", text))
-    elif (seconds := float(duration)) >= 0:
+    elif (seconds := _float(duration)) >= 0:
         return seconds
     raise ValueError(wrong)
 

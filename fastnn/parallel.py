@@ -114,7 +114,7 @@ def allowed_threads() -> int:
 def count_of_jobs(n_jobs: int) -> int:
     """Return the number of threads that joblib's `n_jobs` asks for: -1 all that are allowed, -2 all but one, ..."""
     if n_jobs > 0:
-        return n_jobs
+        return int(n_jobs)
     own = bool(os.environ.get("FASTNN_NUM_THREADS"))
     return max(1, (default_threads()[0] if own else allowed_threads()) + 1 + n_jobs)
 
@@ -202,7 +202,7 @@ def _text_of(path: Path) -> str:
 LOOKS_APART = 0.0005  # seconds
 LEAST_RUN, MOST_BETWEEN = 0.001, 0.0005  # seconds
 OF_LATE = 0.002  # seconds, longer than a short call
-# Seconds. A handler of a signal may have another thread predict, and wait for it within a call that is not over before.
+# Seconds. A handler of a signal, always in the main thread, may have another one predict, and wait for it.
 MOST_WAITING = 5.0
 
 
@@ -236,23 +236,26 @@ class Budget:
         One that ends sooner than it would have waited, half a millisecond, goes on alone instead; others make room for
         it, as for one that waits. Whoever makes many such calls is left a CPU between two of them by others that do.
         Alone goes, too, a call of a signal's handler within another, which does not end before, and one that has waited
-        for seconds.
+        for seconds for the main thread's: there may be a handler within it that waits in turn.
         """
-        caller, is_short, began = threading.get_ident(), not waits, time.monotonic()
+        caller, is_short, began, is_overdue = threading.get_ident(), not waits, time.monotonic(), False
         while True:
             with self._lock:
                 self.last = call  # before the locks are looked at: one that is locked afterwards finds out
                 self._held = self._others(call) if any(other.locked() for other in self._held) else {}
                 n_between = self._between_calls(caller) if is_short else 0
                 n = self._free(wanted, n_between) if self._held or n_between else wanted
-                if not n and any(other == caller for _, other in self._held.values()):
+                callers = {other for _, other in self._held.values()}
+                if not n and is_overdue and threading.main_thread().ident in callers:
+                    n = 1
+                if caller in callers:
                     waits = False
                 self._held = {**self._held, call: (n, caller)}
                 if n or not waits:
                     self.most = max(self.most, sum(self._counts()))
                     return n or 1
             time.sleep(LOOKS_APART)
-            waits = time.monotonic() - began < MOST_WAITING
+            is_overdue = time.monotonic() - began >= MOST_WAITING
 
     def _counts(self) -> list[int]:
         return [n for n, _ in self._held.values()]

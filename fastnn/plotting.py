@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fastnn.history import filled
+
 
 def plot_history(model: Any, ax: Any = None) -> Any:
     """Draw the loss of each epoch, and against an axis of its own the validation score where there is one.
@@ -35,6 +37,7 @@ def plot_history(model: Any, ax: Any = None) -> Any:
     history = getattr(model, "history_", None)
     if not history or not history["loss"]:
         raise ValueError(f"{type(model).__name__} has no history to plot; fit it first")
+    history = filled(history)  # a callback plots it while it is being written
     if ax is None:
         try:
             from matplotlib import pyplot

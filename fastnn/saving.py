@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 import fastnn
 from fastnn.atomic import atomic_write, check_regular, write_pieces
+from fastnn.history import filled
 from fastnn.pieces import pieces_of
 
 Array = npt.NDArray[Any]
@@ -28,6 +29,7 @@ METADATA = "fastnn"  # the one key of the file's metadata
 MOST_TEXT = 2**24  # characters of the metadata: read as JSON they take up to fifty times the memory
 MOST_HEADER = 4 * MOST_TEXT  # bytes of it, and of what the file says of its tensors
 MOST_PER_LAYER = 1024  # characters of the latter, with any spaces that JSON may have
+MOST_PARTS = 8  # of an object, lists and commas, for each tensor, the comma before it included
 MOST_ITEM = 2**16  # bytes of an entry of an array, such as a label, 16 thousand characters
 MOST_BYTES = 2**26  # of an array in the metadata: its dtype may say that few labels are very long
 
@@ -106,13 +108,19 @@ def save(path: str | os.PathLike[str], model: Any, net: Any) -> None:
             if name != "callbacks"  # what watched the training is no part of the model
         }
         advice = "fit to labels that are strings, integers, floats or bools, or pickle the model"
-        config["fitted"] = {
-            name: _encoded(value, name, advice) for name, value in vars(model).items() if name in _fitted_of(config)
-        }
+        fitted = {name: value for name, value in vars(model).items() if name in _fitted_of(config)}
+        if fitted.get("history_"):
+            fitted["history_"] = filled(fitted["history_"])  # a callback saves the model while it is being written
+        config["fitted"] = {name: _encoded(value, name, advice) for name, value in fitted.items()}
     tensors = {}
     for layer, (weights, biases) in enumerate(zip(net.weights, net.biases, strict=True)):
         tensors[f"{2 * layer}.weight"], tensors[f"{2 * layer}.bias"] = np.ascontiguousarray(weights.T), biases
     text = json.dumps(config)
+    if len(text) > MOST_TEXT:
+        raise ValueError(
+            f"all but the weights must be at most {MOST_TEXT} characters, as of 200 thousand epochs, got {len(text)};"
+            " pickle the model, or save it without its record after `del model.history_, model.loss_curve_`"
+        )
     try:
         _model(_config(text), tensors)  # what cannot be loaded is not saved
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -229,9 +237,10 @@ def _checked_header(path: str) -> dict[str, Any]:
     if not following:
         raise ValueError(_NOT_OURS)
     config = _config(text)
-    n_characters = len(header) - following.end()
-    if n_characters > MOST_PER_LAYER * len(config["sizes"]):
-        raise ValueError(f"its header has {n_characters} characters of tensors, more than those of a network take")
+    tensors, n_sizes = header[following.end() :], len(config["sizes"])
+    n_parts = sum(map(tensors.count, "{[,"))
+    if len(tensors) > MOST_PER_LAYER * n_sizes or n_parts > MOST_PARTS * 2 * (n_sizes - 1):
+        raise ValueError(f"its header has {len(tensors)} characters of tensors, more than those of a network take")
     json.loads(begin[0] + '""' + header[end:], object_pairs_hook=_each_once)
     return config
 
@@ -342,6 +351,9 @@ def _checked_fitted(config: dict[str, Any]) -> dict[str, Any]:
         # Of several labels for a row, `classes_` is what the user said of them and nothing depends on it.
         if {"binary": n_classes > 2 or n_outputs != 1, "multiclass": n_classes != n_outputs}.get(kind, False):
             raise ValueError(f"classes_ cannot be {n_classes} for {n_outputs} outputs of {kind} labels")
+        classes = fitted["classes_"].tolist()
+        if kind != "multilabel-indicator" and not all(one < other for one, other in itertools.pairwise(classes)):
+            raise ValueError(f"classes_ must be in order and each once, got {_short(classes)}")
     return fitted
 
 

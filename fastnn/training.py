@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnn import callbacks, pieces
+from fastnn import history, pieces
 from fastnn.callbacks import Fit
 from fastnn.checkpoint import check_draws
 from fastnn.divergence import Rewind
@@ -248,7 +248,7 @@ class Training:
             return Outcome.INTERRUPTED if self.net.is_finite() else self._diverged(rewind, examples)
         finally:
             self.plateau.finish()
-            callbacks.fill(self.history)
+            history.fill(self.history)
             self.store(self)
         return self._outcome()
 
@@ -296,12 +296,12 @@ class Training:
         self.n_epochs += 1
         self.n_rows_seen += n_rows
         self.loss_curve.append(loss)
-        self.history["learning_rate"].append(self.optimizer.learning_rate)
+        self.history["learning_rate"].append(float(self.optimizer.learning_rate))
         self.history["seconds"].append(seconds)
         self._say(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
         self.plateau.update(loss, self._say)
         if isinstance(self.plateau, ScorePlateau):
-            callbacks.log(self.history, "validation_score", self.plateau.scores[-1])
+            history.log(self.history, "validation_score", self.plateau.scores[-1])
         self.schedule.on_epoch_end(self.optimizer, self.n_rows_seen)
         if not self.plateau.is_reached:
             return

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn
-from helpers import csr, watch_calls
+from helpers import Pause, csr, watch_calls
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
@@ -294,7 +294,7 @@ class LogEverywhere(Callback):
     """Logs each moment of an epoch; an error ends the second one."""
 
     def on_epoch_begin(self, fit):
-        fit.log("epoch", fit.epoch + 1)
+        fit.log("number", fit.epoch + 1)
         fit.log("rate", fit.learning_rate)
 
     def on_batch_end(self, fit):
@@ -311,12 +311,41 @@ def test_values_are_of_the_epoch_that_goes_on():
     with pytest.raises(ZeroDivisionError):
         model.fit(X, Y)
     history = model.history_
-    assert [history[name] for name in ("epoch", "batch", "rate")] == [[1, 2], [1, 2], [-1, -2]]
+    assert [history[name] for name in ("number", "batch", "rate")] == [[1, 2], [1, 2], [-1, -2]]
+
+
+@pytest.mark.parametrize("name", ["epoch", "loss", "learning_rate", "seconds"])
+def test_names_of_columns_that_the_training_writes(name):
+    class Log(Callback):
+        def on_batch_end(self, fit):
+            fit.log(name, 0.0)
+
+    with pytest.raises(ValueError, match=f"^name must not be one of epoch, .*, seconds, got '{name}'; use another$"):
+        classifier(Log()).fit(X, Y)
+
+
+def test_a_model_is_saved_and_plotted_while_others_write_its_history(tmp_path):
+    class Watch(Callback):
+        def on_batch_end(self, fit):
+            fit.log("batch", fit.batch)
+            fit.model.save(tmp_path / "model")
+
+        def on_epoch_end(self, fit):
+            fit.model.save(tmp_path / "model")
+            fastnn.plot_history(fit.model, axes)
+            assert fastnn.load(tmp_path / "model").n_iter_ == fit.epoch
+
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    classifier(Watch(), EarlyStopping(X_VAL, Y_VAL)).fit(X, Y)
+    assert [len(line.get_ydata()) for line in axes.lines] == [1, 2, 3]
 
 
 SETTINGS = [
     *((EarlyStopping, "patience", "an integer, at least 1", wrong) for wrong in (0, 2.5, "3", None, True, math.inf)),
     *((EarlyStopping, "min_delta", "a number, at least 0", wrong) for wrong in (-1.0, math.nan, "3", None, True, 1j)),
+    *((EarlyStopping, name, "", np.timedelta64(5, "m")) for name in ("patience", "min_delta")),
     *((EarlyStopping, "restore_best", "True or False", wrong) for wrong in (None, 2, "no")),
     *((EarlyStopping, "scoring", "a function such as lambda model, X, y:", wrong) for wrong in (3, b"r2", ["r2"])),
     *((LearningRateSchedule, "rate", "a function such as lambda epoch:", wrong) for wrong in (0.1, None, "x")),
@@ -424,6 +453,26 @@ def test_time_budget_counts_scores_but_no_compile(monkeypatch):
     assert classifier(TimeBudget(85), Compile(), scored, max_iter=20).fit(X, Y).n_iter_ == 5  # 30, 40, ... 80
 
 
+def test_time_budget_counts_no_compile_before_a_resumed_epoch(tmp_path, monkeypatch):
+    now = [0.0]
+
+    class Clock(Callback):
+        rank = -1
+
+        def on_fit_begin(self, fit):
+            now[0] += 30
+
+        def on_batch_end(self, fit):
+            now[0] += 1
+
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("fastnn.training.rows_of_next_call", lambda rows, step, seconds: step)
+    told = [Clock(), fastnn.Checkpoint(tmp_path / "c")]
+    classifier(*told, Pause(5), batch_size=10, max_iter=20).fit(X, Y)
+    assert classifier(*told, TimeBudget(60), batch_size=10, max_iter=20).fit(X, Y).n_iter_ == 3
+    assert now[0] == 35 + 59
+
+
 def test_time_budget_in_another_process(monkeypatch):
     """Its clock may have begun at another time; and one that is set back does not matter within a process."""
     clock, day = [1000.0], [5e8]
@@ -453,6 +502,18 @@ def test_learning_rate_schedule(solver):
 
 
 # -- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_column_that_comes_too_late_for_a_table(tmp_path):
+    class Late(Callback):
+        def on_epoch_end(self, fit):
+            if fit.epoch > 1:
+                fit.log("late", fit.epoch)
+
+    with pytest.warns(UserWarning, match="late came after the first epoch, .*log; use JSONLinesLog") as warned:
+        classifier(Late(), CSVLog(tmp_path / "log")).fit(X, Y)
+    assert sum("late" in str(one.message) for one in warned) == 1
+    assert len((tmp_path / "log").read_text().splitlines()) == 4
 
 
 def test_csv_log(tmp_path):
@@ -549,6 +610,8 @@ UNHEARD = """
 
 @pytest.mark.parametrize("stderr", [
     "sys.stderr = None",  # as Python has it after 2>&-
+    "sys.stderr.close()",
+    "sys.stderr = type('Logger', (), {'write': lambda *_: None, 'flush': lambda *_: None})()",
     pytest.param("sys.stderr = open('/dev/full', 'w', buffering=1)", marks=pytest.mark.skipif(
         sys.platform != "linux", reason="a disk that is always full"
     )),

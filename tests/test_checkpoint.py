@@ -151,6 +151,14 @@ def test_an_epoch_in_whose_middle_a_fit_goes_on_has_begun_before(tmp_path):
     assert told.begun == [3, 4, 5, 6, 7]  # and not 2
 
 
+def test_no_fewer_epochs_than_those_begun(tmp_path):
+    """The weights would be those of some batches more than the epochs told."""
+    classifier(Pause(15), Checkpoint(tmp_path / "c")).fit(X, Y)
+    n = read_tree(tmp_path / "c", checkpoint.KIND)["state"]["n_epochs"]
+    with pytest.raises(ValueError, match=f"^max_iter must be at least {n + 1}, the epochs of .*c, got {n}; or delete"):
+        classifier(Checkpoint(tmp_path / "c"), max_iter=n).fit(X, Y)
+
+
 def test_warm_start(tmp_path):
     first = classifier(max_iter=3, warm_start=True).fit(X, Y)
     copies = [pickle.loads(pickle.dumps(first)) for _ in range(3)]
@@ -704,6 +712,7 @@ def test_time_between_checkpoints(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("text", "seconds"), [
     ("3h55m", 14100), ("10min", 600), ("90s", 90), ("1d 2h", 93600), ("1.5h", 5400), (7, 7), (0.5, 0.5),
+    (10**400, math.inf),
 ])  # fmt: skip
 def test_durations(text, seconds):
     assert seconds_of("every", text) == seconds
@@ -711,7 +720,10 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize(("duration", "kind"), [
     *((text, ValueError) for text in ("", "3", "h", "3 parsecs", "-3h", "3h x", "\uff13h", -1, math.nan, -math.inf)),
-    *((thing, TypeError) for thing in (None, True, b"3h", [3], 3j, datetime.timedelta(hours=3), np.ones(1))),
+    (-(10**400), ValueError),
+    *((thing, TypeError) for thing in (
+        None, True, b"3h", [3], 3j, datetime.timedelta(hours=3), np.timedelta64(3, "h"), np.ones(1)
+    )),
 ], ids=repr)  # fmt: skip
 def test_no_durations(duration, kind):
     message = "^{} must be seconds, at least 0, or a string such as .* got "
@@ -829,6 +841,20 @@ def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_training(publi
     assert out.endswith("/folder/c: Permission denied; use another folder\n")
 
 
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="rights of POSIX")
+def test_the_folder_that_counts_is_that_of_the_file(public_path):
+    """A link may lead elsewhere; and that a checkpoint is there says nothing of the next one."""
+    for name, rights in (("closed", 0o555), ("open", 0o777)):
+        (public_path / name).mkdir()
+        (public_path / name).chmod(rights)
+    (public_path / "in").symlink_to("open/c")
+    (public_path / "open" / "out").symlink_to("../closed/c")
+    (public_path / "closed" / "there").touch()
+    script = UNWRITABLE.replace("raise AssertionError", "raise ValueError('the training begins')")
+    for path, word in (("in", "begins"), ("open/out", "Permission denied"), ("closed/there", "Permission denied")):
+        assert word in run_script(script, public_path / path)[0]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a file that root cannot write either")
 @pytest.mark.parametrize("kind", [fastnn.CSVLog, fastnn.JSONLinesLog])
 def test_a_log_that_cannot_be_written_is_noticed_before_the_training(kind):
@@ -898,6 +924,24 @@ def test_a_handler_in_c_stays(tmp_path, caplog):
             faulthandler.unregister(signal.SIGUSR1)
         assert (tmp_path / "dump").read_text().count("most recent call first") == 2
     assert f"signal {signal.SIGUSR1:d} is not heard" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system tells of handlers in C")
+def test_a_handler_in_c_that_keeps_sigterm_from_saving_is_told_of(tmp_path):
+    """As libraries of MPI may have one."""
+    script = """
+        import ctypes, signal, sys, warnings
+        import numpy as np, fastnn
+        libc = ctypes.CDLL(None)
+        handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: None)
+        libc.signal(signal.SIGTERM, handler)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            fastnn.MLPClassifier(max_iter=2, callbacks=[fastnn.Checkpoint(sys.argv[1])]).fit(np.eye(4), [0, 1, 0, 1])
+        print(*(one.message for one in warned), sep="\\n")
+    """
+    out, _ = run_script(script, tmp_path / "c")
+    assert f"signal {signal.SIGTERM:d} is not heard: its handler is not Python's" in out
 
 
 @pytest.mark.parametrize("status", [None, b"Name:\tpython\nThreads:\t1\n", b"Name:\t\xc3\nSigCgt:\t0000000000000000\n"])

@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 
 def test_info_names_what_decides_the_speed():
-    done = run("info", FASTNN_NUM_THREADS="1")
+    done = run("info", FASTNN_NUM_THREADS="1", FASTNN_SIMD_BITS="")
     assert done.returncode == 0, done.stderr
     lines = dict(re.split(r"  +", line, maxsplit=1) for line in done.stdout.splitlines())
     assert lines["fastnn"] == fastnn.__version__
@@ -50,6 +50,16 @@ def test_info_names_what_decides_the_speed():
     assert lines["threading layer"].startswith("fastnn's own threads; Numba's layers")
     assert lines["CPU"]
     assert os.path.expanduser("~") not in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_info_to_a_reader_who_leaves():
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe:
+        command = [sys.executable, "-m", "fastnn", "info"]
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_bad_number_of_threads_is_an_error(monkeypatch):

@@ -47,6 +47,15 @@ def test_a_batch_without_weight_is_harmless():
     assert np.isfinite(model.loss_curve_).all()
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_numbers_of_numpy_that_are_soon_too_small():
+    X, y = data("binary")
+    parameters = {"max_iter": np.int8(100), "batch_size": np.uint8(20), "n_iter_no_change": np.int8(5), "n_jobs": True}
+    model = MLPClassifier(**parameters, hidden_layer_sizes=(np.int8(3),), random_state=0).fit(X, y)
+    plain = MLPClassifier(max_iter=100, batch_size=20, n_iter_no_change=5, hidden_layer_sizes=3, random_state=0)
+    assert model.loss_curve_ == plain.fit(X, y).loss_curve_
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.int32, np.uint8, bool])
 def test_other_dtypes_become_float64(dtype):
     X, y = (data("binary")[0] * 3).astype(np.int64) % 2, data("binary")[1]

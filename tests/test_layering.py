@@ -53,7 +53,7 @@ LAYERS = [
     {"kernels.lowering", "kernels.listening"},
     {"kernels.width", "trees", "checks", "log", "plotting"},
     {"atomic"},
-    {"kernels.room", "kernels.collector", "pieces"},
+    {"kernels.room", "kernels.collector", "pieces", "history"},
 ]
 RANK = {f"fastnn.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -21,6 +21,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import fastnn
+from fastnn import saving
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -413,6 +414,44 @@ def at(*keys, value):
     return change
 
 
+def test_many_sizes_allow_no_more_than_their_tensors(files, tmp_path):
+    """What a file may say of tensors grows with the sizes that itself says."""
+    path = changed(files, tmp_path / "net", at("sizes", value=60_000 * [1]))
+    header, tensors = fuzz_saved.split(path.read_bytes())
+    header["a"] = 1_000_000 * [{"a": 1}]
+    path.write_bytes(fuzz_saved.joined(header, tensors))
+    with pytest.raises(ValueError, match="characters of tensors, more than those of a network take"):
+        fastnn.load(path)
+
+
+def test_a_record_that_is_too_long(tmp_path, monkeypatch):
+    """The message tells how the model can be saved all the same."""
+    model = fitted("words", max_iter=100, tol=0)
+    monkeypatch.setattr(saving, "MOST_TEXT", 3000)
+    with pytest.raises(ValueError, match=r"^all but the weights must be at most 3000 .* `del model\.history_"):
+        model.save(tmp_path / "model")
+    del model.history_, model.loss_curve_
+    model.save(tmp_path / "model")
+    assert fastnn.load(tmp_path / "model").n_iter_ == 100
+
+
+@pytest.mark.parametrize("rate", [1, np.float32(0.1), np.int64(1)])
+def test_rates_that_are_no_floats(rate, tmp_path):
+    class SetAgain(fastnn.Callback):
+        def on_epoch_begin(self, fit):
+            fit.learning_rate = rate
+
+    told = [SetAgain(), fastnn.JSONLinesLog(tmp_path / "log")]
+    model = fitted("words", learning_rate_init=rate, max_iter=2, callbacks=told)
+    assert model.history_["learning_rate"] == 2 * [float(rate)]
+    model.save(tmp_path / "model")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no such folder; make it first: '{tmp_path}/models'"):
+        fastnn.MLP((2, 1), random_state=0).save(tmp_path / "models" / "net")
+
+
 # message: the change
 REFUSED = {
     "MLPClassifier has no 'callbacks'": at("parameters", "callbacks", value=None),
@@ -440,6 +479,8 @@ REFUSED = {
     "more than 67108864 bytes": at("fitted", "classes_", value={"array": ["a"] * 5000, "dtype": "<U9999"}),
     "dtype of an array cannot be": at("fitted", "classes_", value={"array": ["a"] * 3, "dtype": "|V9999999"}),
     "cannot be of .'a', 'b', 1": at("fitted", "classes_", value={"array": ["a", "b", 1], "dtype": "<U1"}),
+    "classes_ must be in order": at("fitted", "classes_", value={"array": ["b", "a", "c"], "dtype": "<U1"}),
+    "each once, got .'a', 'a', 'b'": at("fitted", "classes_", value={"array": ["a", "a", "b"], "dtype": "<U1"}),
     "cannot hold": at("fitted", "classes_", value={"array": ["a", "b", "long"], "dtype": "<U1"}),
     "n_iter_ cannot be -1": at("fitted", "n_iter_", value=-1),
     "loss_curve_ cannot be": at("fitted", "loss_curve_", value=[0.1, "low"]),
@@ -542,6 +583,8 @@ LIES = {
     "other metadata after": ('"}, ', '", "format": "pt"}, ', 0),
     "metadata of many names": ('"}, ', '"' + 200_000 * ', "": ""' + "}, ", 0),
     "many tensors": ('"}, ', '"}, ' + 200_000 * '"": [], ', 0),
+    "many numbers in the place of a shape": ('"shape": [5, 4]', '"shape": [' + 3000 * "1, " + "1]", 0),
+    "many objects in the place of a shape": ('"shape": [5, 4]', '"shape": [' + 400 * '{"a": {}}, ' + "1]", 0),
     "a text of nothing, long, and many tensors":
         ('{"fastnn": "', '{"fastnn": "' + 200_000 * " " + '"}, "a": [' + 400_000 * "[]," + '[]], "b": {"c": "', 0),
 }  # fmt: skip

@@ -27,7 +27,7 @@ from subprocesses import run_script, started
 
 import fastnn
 from fastnn import model, parallel, workers
-from fastnn.kernels import forks, jit, system, team
+from fastnn.kernels import jit, system, team
 from fastnn.kernels.listening import LOOKS_APART
 from fastnn.kernels.system import WORDS_OF_CPUS
 
@@ -377,13 +377,25 @@ def test_more_callers_than_cpus_all_run(four):
 def test_nobody_waits_for_ever(four, monkeypatch):
     """A handler may come within the call that is waited for, and itself wait for who waits."""
     monkeypatch.setattr(parallel, "MOST_WAITING", 0.3)
+    call = threading.Lock()
+    with call:
+        assert four.take(4, call) == 4
+        another = Other(four, 4)
+        assert not another.has_taken(0.1)
+        assert another.has_taken() and another.taken == 1 and four.most == 5
+        another.end()
+
+
+def test_who_waits_for_another_thread_than_the_main_one_waits_as_long_as_it_takes(four, monkeypatch):
+    """There are no handlers in it."""
+    monkeypatch.setattr(parallel, "MOST_WAITING", 0.1)
     team = Other(four, 4)
     assert team.has_taken()
     another = Other(four, 4)
-    assert not another.has_taken(0.1)
-    assert another.has_taken() and another.taken == 1
-    another.end()
+    assert not another.has_taken(0.5)
     team.end()
+    assert another.has_taken() and another.taken == 4 and four.most == 4
+    another.end()
 
 
 def test_what_a_call_holds_is_held_until_it_ends(four, monkeypatch):
@@ -1412,23 +1424,135 @@ def test_ctrl_c_while_a_fork_waits_for_the_compiler(ctrl_c_raises):
 
 
 @FORKS
-def test_a_fork_whose_locks_cannot_be_taken(monkeypatch):
+def test_ctrl_c_while_a_fork_is_made(ctrl_c_raises):
+    """Whenever it comes, the locks are free afterwards, in both processes, and the next fork takes them all."""
+    script = """
+        import os, signal, sys, threading
+        sys.path.append(sys.argv[1])
+        from fastnn.kernels import forks
+        from helpers import interrupted_calls
+
+        def is_free():
+            found = []
+            thread = threading.Thread(target=lambda: found.extend(map(is_free_to_this_thread, locks)))
+            thread.start()
+            thread.join()
+            return all(found)
+
+        def is_free_to_this_thread(lock):
+            if not lock.acquire(blocking=False):
+                return False
+            lock.release()
+            return True
+
+        def fork():
+            child = os.fork()
+            if child == 0:
+                sys.setprofile(None)
+                signal.alarm(60)
+                os._exit(0 if is_free() else 1)
+            sys.setprofile(None)
+            ends.append(os.waitpid(child, 0)[1])
+
+        sys.unraisablehook = lambda unraisable: None
+        forks._raise_soon = lambda thread, error: None
+        locks, ends, n = [*forks._LOCKS, forks._forking], [], 0
+        of_forks = {function.__code__ for function in vars(forks).values() if hasattr(function, "__code__")}
+        for _ in interrupted_calls(fork, lambda code: code in of_forks):
+            n += 1
+            assert is_free() and not forks._taken and not forks._lost, n
+        assert n > 10 and set(ends) == {0}, (n, ends)
+    """
+    run_script(script, HERE)
+
+
+@FORKS
+def test_what_ends_a_job_while_a_fork_waits_for_the_compiler():
+    """As does SIGTERM with the usual handler: what it raises is not lost."""
+    script = """
+        import os, signal, sys, threading, time
+        from fastnn.kernels import forks
+
+        def compile_on():
+            with forks.compiling:
+                compiles.set()
+                time.sleep(1)
+
+        compiles = threading.Event()
+        threading.Thread(target=compile_on).start()
+        compiles.wait()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        try:
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            for _ in range(600):
+                time.sleep(0.1)
+        except SystemExit as end:
+            print(end.code)
+    """
+    assert run_script(script) == ("143\n", "")
+
+
+@FORKS
+def test_a_fork_while_another_process_compiles_and_hangs(tmp_path):
+    """What waits for it has nothing half done; a fork does not wait as long, and the child does without its locks."""
+    script = """
+        import os, signal, threading, time
+        import numba
+        from fastnn.kernels import forks, jit
+
+        def double(out):
+            out[0] *= 2
+
+        def compile_double():
+            jit.PATIENCE = patience
+            jit.entry_points(jit.Wanted(double, numba.types.void(numba.types.float64[::1]), "double"))
+
+        lock = jit._lock
+        jit._lock = lambda file: False  # as if another process had it
+        patience = 60
+        thread = threading.Thread(target=compile_double, daemon=True)
+        thread.start()
+        while not forks.waiting:
+            time.sleep(0.01)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            jit._lock, patience = lock, 0
+            compile_double()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0 and thread.is_alive()
+        jit._lock = lock
+        thread.join()
+        assert numba.njit(lambda x: x + 2)(1) == 3
+    """
+    run_script(script, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+@FORKS
+def test_a_fork_whose_locks_cannot_be_taken():
     """It goes on without them, and gives back those that it has."""
-    locks, tries = [threading.RLock() for _ in range(3)], []
+    script = """
+        import os, threading
+        from fastnn.kernels import forks
 
-    def acquire(lock):
-        tries.append(lock)
-        if lock is locks[1]:
-            raise MemoryError
-        return lock.acquire()
+        def acquire(lock):
+            tries.append(lock)
+            if lock is forks._LOCKS[2]:
+                raise MemoryError
+            return lock.acquire()
 
-    monkeypatch.setattr(forks, "_LOCKS", locks)
-    monkeypatch.setattr(forks, "_acquire", acquire)
-    forks._before_fork()
-    assert len(tries) == 1 + forks.MOST_TRIES and locks[0]._is_owned()
-    with pytest.raises(MemoryError):
-        forks._after_fork_in_parent()
-    assert not locks[0]._is_owned()
+        forks._acquire, tries = acquire, []
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert len(tries) == 1 + forks.MOST_TRIES, len(tries)
+        assert not any(lock._is_owned() for lock in (*forks._LOCKS[:2], forks._forking))
+    """
+    assert "MemoryError" in run_script(script)[1]
 
 
 # -- nested in others' workers -----------------------------------------------------------------------------------------

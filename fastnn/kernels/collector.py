@@ -11,7 +11,7 @@ _switched_off: list[int] = []  # by this Python thread
 
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
-    """Collect nothing meanwhile; the collector is then as it was."""
+    """Collect nothing meanwhile; the collector is then as it was before, whatever other threads have set since."""
     is_enabled, thread = gc.isenabled(), threading.get_ident()
     try:
         if is_enabled:

@@ -28,7 +28,7 @@ import numpy as np
 from numba.core import caching
 
 from fastnn.kernels.collector import without_collections
-from fastnn.kernels.forks import compiling
+from fastnn.kernels.forks import compiling, makers, waiting
 from fastnn.kernels.inner import Entry, Inner, on_unlocking, others_may_compile
 from fastnn.kernels.listening import call_apart
 from fastnn.kernels.room import TO_COMPILE, TO_LOAD, check_room_for_a_thread, has_room
@@ -192,7 +192,7 @@ def _make(wanted: Wanted) -> Start:
     if folder is not None:
         _note_use(folder.parent)
         dispatcher._cache = Cache(wanted.function, folder)
-    with _alone(folder):
+    with _member(makers), _alone(folder):
         _compile(dispatcher, wanted.signature, folder)
     dispatcher.disable_compile()
     found = sum(dispatcher.stats.cache_hits.values())
@@ -282,16 +282,16 @@ def _warn(message: str, *values: Any) -> None:
         _thread.warnings.append((message, values))
         return
     logger = logging.getLogger("fastnn")
-    logger.warning(message, *values)
-    handlers = _handlers(logger)
-    if handlers and all(isinstance(handler, logging.NullHandler) for handler in handlers):
+    if all(isinstance(handler, logging.NullHandler) for handler in _handlers(logger)):
         say(message % values)
+    else:
+        logger.warning(message, *values)
 
 
 def say(line: str) -> None:
     """Write a line to stderr; a job goes on where that is closed (`2>&-`), or its disk is full."""
     if sys.stderr is not None:  # None is stdout to `print`
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             print(line, file=sys.stderr)
 
 
@@ -326,9 +326,20 @@ def _alone(folder: Path | None) -> Iterator[None]:
         deadline = time.monotonic() + PATIENCE
         while not _lock(file) and time.monotonic() < deadline:
             others_may_compile()  # what that process does not
-            if _is_ending.wait(LOOKS_APART):
-                raise SystemExit  # of this thread, for whose code nobody waits any more
+            with _member(waiting):
+                if _is_ending.wait(LOOKS_APART):
+                    raise SystemExit  # of this thread, for whose code nobody waits any more
         yield
+
+
+@contextlib.contextmanager
+def _member(threads: set[int]) -> Iterator[None]:
+    """Let this thread be one of a set meanwhile."""
+    threads.add(threading.get_ident())
+    try:
+        yield
+    finally:
+        threads.discard(threading.get_ident())
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -7,7 +7,7 @@ import llvmlite.binding as llvm
 
 def _simd_bits() -> int:
     forced = os.environ.get("FASTNN_SIMD_BITS")
-    if forced is not None:
+    if forced:
         if forced not in ("128", "256", "512"):
             raise ValueError(f"FASTNN_SIMD_BITS must be 128, 256 or 512, got {forced!r}")
         return int(forced)

@@ -8,6 +8,7 @@ import threading
 import time
 import tracemalloc
 
+import numba
 import numpy as np
 import pytest
 import reference
@@ -29,7 +30,7 @@ from hypothesis import strategies as st
 
 import fastnn
 from fastnn import MLP, model, pieces
-from fastnn.kernels import epoch, forward
+from fastnn.kernels import epoch, forward, jit
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import OUTPUTS
 
@@ -549,6 +550,25 @@ def test_a_row_has_the_same_outputs_whichever_rows_it_comes_with(dtype, output):
     read_only = X.copy()
     read_only.flags.writeable = False
     assert np.array_equal(net.forward(read_only), whole)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_row_of_a_network_that_takes_fewer_rows_at_once(n_threads):
+    @numba.njit(**jit.FLAGS)
+    def rows_of_block(layers, params):
+        return forward.rows_of_block(layers, params)
+
+    net = MLP((2500, 3000, 4), random_state=0)
+    work = model.ForwardWorkspace(net._layout, net._activation_codes(), net._output_code, net._params, 1)
+    layers = work._arrays[0].reshape(-1)
+    assert rows_of_block(layers, net._params) == 24
+    assert rows_of_block(layers[:0], net._params) == 48
+    X = np.random.default_rng(0).normal(size=(99, 2500)).astype("float32")
+    with fastnn.threads(n_threads):
+        whole = net.forward(X)
+        assert np.array_equal(net.forward(X[:25]), whole[:25])
+        assert np.array_equal(net.forward(X[50:]), whole[50:])
+    assert np.array_equal([net.forward(row) for row in X[::7]], whole[::7])
 
 
 def test_a_pickle_may_be_made_while_another_thread_predicts_for_the_first_time():

@@ -21,7 +21,7 @@ from fastnn.kernels.jit import jit
 from fastnn.kernels.width import SIMD_BITS
 
 LINE = 64  # bytes of a cache line
-# Bytes of W that each k of the row kernel asks for: 48 rows ask for a panel like their own while they meet it.
+# Bytes of W that each k of the row kernel asks for: a block of rows asks for a panel like its own while it meets it.
 AHEAD = LINE // 2
 UNIT_BITS = 32  # of a sparse entry's place: the input unit; the bits above are the row
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)

@@ -177,7 +177,7 @@ class Checkpoint(Callback):
         with damage_told(f"{self._source} is damaged"):
             if saved["format"] <= FORMAT:  # what newer ones have is not known
                 check_draws(saved["start"], self._start)
-                check_counts(saved["state"], "n_epochs")
+                check_counts(saved["state"], "n_epochs", "rows_done")
                 saved["fingerprint"].keys()
         self._check(saved)
         return saved

@@ -323,7 +323,7 @@ def test_a_forged_file_is_refused(wrong, tmp_path):
     saved["state"].update(wrong)
     with open(tmp_path / "c", "wb") as file:
         write_tree(file, checkpoint.KIND, saved)
-    with pytest.raises(ValueError, match="c is damaged: it has no state of such a training: "):
+    with pytest.raises(ValueError, match=r"c is damaged: (its rows_done is|it has no state of such a training: )"):
         classifier(Checkpoint(tmp_path / "c")).fit(X, Y)
 
 

@@ -15,7 +15,7 @@ from fastnn.kernels.activations import IDENTITY, RELU, activation_forward
 from fastnn.kernels.jit import jit
 from fastnn.kernels.losses import SOFTMAX, output_forward
 from fastnn.kernels.plan import ACTIVATION, N_IN, N_LAYER_FIELDS, N_OUT, WEIGHTS
-from fastnn.kernels.products import panel_width, round_up
+from fastnn.kernels.products import L2, panel_width, round_up
 from fastnn.kernels.simd import (
     AHEAD,
     PANEL_VECTORS,
@@ -42,11 +42,8 @@ from fastnn.kernels.team import (
     next_slice,
     wait_for,
 )
-from fastnn.kernels.width import SIMD_BITS
 
 BLOCK_ROWS = 48  # rows that meet a panel of W one after the other, or half as many: see `rows_of_block`
-# Bytes of the second-level cache, at least, of CPUs with such vectors.
-L2 = 2**20 if SIMD_BITS == 512 else 2**19
 MANY_BLOCKS = 32  # for each thread: so many are whole blocks, but for the last; fewer are of about as many rows each
 LEAST_ROWS = 8  # of which slices have a multiple: the height of a block of registers
 # A call of so many parameters times rows, a few microseconds, keeps the lock of the interpreter: Python threads that

@@ -32,8 +32,10 @@ from fastnn.kernels.simd import (
     view,
 )
 from fastnn.kernels.team import is_stopped
+from fastnn.kernels.width import SIMD_BITS
 
-L2 = 2**20  # bytes: a matrix that is smaller is taken to lie there
+# Bytes of the second-level cache that CPUs with such vectors have at least.
+L2 = 2**20 if SIMD_BITS == 512 else 2**19
 MOST_PANELS = 22  # of W that one sum goes through: with `PANEL_VECTORS` vectors of input units, 200 KiB
 
 

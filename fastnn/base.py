@@ -302,6 +302,8 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
                 f"max_iter must be at least {n_begun}, the epochs of {checkpoints[0].path}, got"
                 f" {self.max_iter}; or delete the file to begin anew"
             )
+        if state is None or (state["n_epochs"] < self.max_iter and state.get("is_over") is not True):
+            checkpoints[0].check_writable()
         return None if state is None else functools.partial(checkpoints[0].load, state)
 
     def _validated(self, X: Any, y: Any, sample_weight: Any, is_new: bool) -> tuple[Any, Any, Array | None]:

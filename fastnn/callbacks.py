@@ -174,9 +174,15 @@ class Fit:
 
         Raises
         ------
+        TypeError
+            If the name is no string.
         ValueError
-            If the training itself writes a column of that name.
+            If the training itself writes a column of that name, or has not begun.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {name!r}")
+        if "loss" not in self.history:
+            raise ValueError(f"{name!r} must be a value of an epoch; log it in on_epoch_begin or later")
         if name in history.OWN:
             raise ValueError(f"name must not be one of {', '.join(sorted(history.OWN))}, got {name!r}; use another")
         history.log(self.history, name, value, len(self.history["loss"]) + (not self._is_between_epochs))
@@ -369,12 +375,12 @@ class EarlyStopping(Callback):
         restore_best: bool = True,
     ) -> None:
         check_count("patience", patience)
-        check_number("min_delta", min_delta)
         check_bool("restore_best", restore_best)
         if scoring is not None and not isinstance(scoring, str):
             check_function("scoring", scoring, "lambda model, X, y: model.score(X, y), a scorer's name or None")
         self.X_val, self.y_val, self.scoring = X_val, y_val, scoring
-        self.patience, self.min_delta, self.restore_best = patience, min_delta, restore_best
+        self.patience, self.restore_best = patience, restore_best
+        self.min_delta = check_number("min_delta", min_delta)
 
     def __sklearn_clone__(self) -> Self:
         return copy.copy(self)

@@ -115,13 +115,22 @@ class Checkpoint(Callback):
         """
         self._identity, self._start, self._keeps_previous = fingerprint, start, True
         self._remove_leftovers()
-        check_writable(type(self).__name__, self._file)
         if not self.path.exists():
             return start, None
         saved = self._read()
         self._start = saved["start"]
         logger.info("going on from %s, after %d epochs", self._source, saved["state"]["n_epochs"])
         return self._start, saved["state"]
+
+    def check_writable(self) -> None:
+        """Check that there can be further checkpoints.
+
+        Raises
+        ------
+        ValueError
+            If the user may not write there, or nobody.
+        """
+        check_writable(type(self).__name__, self._file)
 
     def load(self, state: State, load: Callable[[State], None]) -> None:
         """Have a training load the state that `resume` found; where it cannot be one of it, that of the file before.

@@ -34,8 +34,8 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(wrong)
 
 
-def check_number(name: str, value: Any) -> None:
-    """Check that a value is a number of at least 0.
+def check_number(name: str, value: Any) -> float:
+    """Return a value that is a number of at least 0.
 
     Raises
     ------
@@ -47,8 +47,10 @@ def check_number(name: str, value: Any) -> None:
     wrong = f"{name} must be a number, at least 0, got {value!r}"
     if not _is_plain(value, Real):
         raise TypeError(wrong)
-    if not _float(value) >= 0:
+    number = _float(value)
+    if not number >= 0:
         raise ValueError(wrong)
+    return number
 
 
 def _is_plain(value: Any, kind: type) -> bool:
@@ -123,7 +125,7 @@ def called(name: str, function: Callable[..., Any], *arguments: Any) -> float:
     value = function(*arguments)
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} must return a number, got {value!r} from it") from error
 
 

@@ -236,7 +236,7 @@ class Budget:
         One that ends sooner than it would have waited, half a millisecond, goes on alone instead; others make room for
         it, as for one that waits. Whoever makes many such calls is left a CPU between two of them by others that do.
         Alone goes, too, a call of a signal's handler within another, which does not end before, and one that has waited
-        for seconds for the main thread's: there may be a handler within it that waits in turn.
+        for seconds for a team of the main thread: there may be a handler within it that waits in turn.
         """
         caller, is_short, began, is_overdue = threading.get_ident(), not waits, time.monotonic(), False
         while True:
@@ -245,10 +245,9 @@ class Budget:
                 self._held = self._others(call) if any(other.locked() for other in self._held) else {}
                 n_between = self._between_calls(caller) if is_short else 0
                 n = self._free(wanted, n_between) if self._held or n_between else wanted
-                callers = {other for _, other in self._held.values()}
-                if not n and is_overdue and threading.main_thread().ident in callers:
+                if not n and is_overdue and self._has_team(threading.main_thread().ident):
                     n = 1
-                if caller in callers:
+                if not n and any(other == caller for _, other in self._held.values()):
                     waits = False
                 self._held = {**self._held, call: (n, caller)}
                 if n or not waits:
@@ -256,6 +255,9 @@ class Budget:
                     return n or 1
             time.sleep(LOOKS_APART)
             is_overdue = time.monotonic() - began >= MOST_WAITING
+
+    def _has_team(self, caller: int | None) -> bool:
+        return any(other == caller and n > 1 for n, other in self._held.values())
 
     def _counts(self) -> list[int]:
         return [n for n, _ in self._held.values()]

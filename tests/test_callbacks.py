@@ -324,6 +324,27 @@ def test_names_of_columns_that_the_training_writes(name):
         classifier(Log()).fit(X, Y)
 
 
+def test_what_is_no_value_of_an_epoch():
+    class Log(Callback):
+        def on_fit_begin(self, fit):
+            fit.log("early", 1.0)
+
+    class Number(Callback):
+        def on_epoch_end(self, fit):
+            fit.log(3, 1.0)
+
+    with pytest.raises(ValueError, match=r"^'early' must be a value of an epoch; log it in on_epoch_begin or later$"):
+        classifier(Log()).fit(X, Y)
+    with pytest.raises(TypeError, match=r"^name must be a string, got 3$"):
+        classifier(Number()).fit(X, Y)
+
+
+def test_a_difference_that_no_float_can_tell():
+    assert EarlyStopping(X_VAL, Y_VAL, min_delta=10**400).min_delta == math.inf
+    with pytest.raises(TypeError, match=r"^scoring must return a number, got 1000"):
+        classifier(EarlyStopping(X_VAL, Y_VAL, lambda *_: 10**400)).fit(X, Y)
+
+
 def test_a_model_is_saved_and_plotted_while_others_write_its_history(tmp_path):
     class Watch(Callback):
         def on_batch_end(self, fit):

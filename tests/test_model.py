@@ -555,15 +555,15 @@ def test_a_row_has_the_same_outputs_whichever_rows_it_comes_with(dtype, output):
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_a_row_of_a_network_that_takes_fewer_rows_at_once(n_threads):
     @numba.njit(**jit.FLAGS)
-    def rows_of_block(layers, params):
-        return forward.rows_of_block(layers, params)
+    def rows_of_block(layers, params, is_sparse):
+        return forward.rows_of_block(layers, params, is_sparse)
 
-    net = MLP((2500, 3000, 4), random_state=0)
+    net = MLP((5400, 100, 4), random_state=0)
     work = model.ForwardWorkspace(net._layout, net._activation_codes(), net._output_code, net._params, 1)
     layers = work._arrays[0].reshape(-1)
-    assert rows_of_block(layers, net._params) == 24
-    assert rows_of_block(layers[:0], net._params) == 48
-    X = np.random.default_rng(0).normal(size=(99, 2500)).astype("float32")
+    assert rows_of_block(layers, net._params, False) == 24
+    assert rows_of_block(layers, net._params, True) == 48
+    X = np.random.default_rng(0).normal(size=(99, 5400)).astype("float32")
     with fastnn.threads(n_threads):
         whole = net.forward(X)
         assert np.array_equal(net.forward(X[:25]), whole[:25])

@@ -9,9 +9,10 @@ import functools
 import itertools
 import operator
 import os
+import signal
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -27,62 +28,83 @@ compiling = threading.RLock()  # of fastnn, taken before those of Numba and LLVM
 makers: set[int] = set()
 waiting: set[int] = set()
 
+_contexts = [vars(type(cpu_target))[f"_toplevel_{kind}_context"]._lock for kind in ("target", "typing")]
+_LOCKS = [global_compiler_lock._lock, *_contexts, llvm.ffi.lib._lock._lock]  # taken in this order, after `compiling`
+_instead = threading.RLock()  # of `compiling`, where a fork does not wait for that
+MOST_TRIES = 100
+# By Python thread: the locks taken for a fork, and for one that a handler makes meanwhile, and so on.
+_taken: defaultdict[int, list[list[Any]]] = defaultdict(list)
+_lost: list[tuple[int, BaseException]] = []  # what was raised meanwhile, of each kind one, and in which thread
+
 _acquire, _release = operator.methodcaller("acquire"), operator.methodcaller("release")
 _acquire_soon = operator.methodcaller("acquire", True, LOOKS_APART)
-_contexts = [vars(type(cpu_target))[f"_toplevel_{kind}_context"]._lock for kind in ("target", "typing")]
-_LOCKS = [compiling, global_compiler_lock._lock, *_contexts, llvm.ffi.lib._lock._lock]
-MOST_TRIES = 100
-_forking = threading.RLock()  # of a thread that forks; nobody else changes
-_taken: list[bool] = []  # whether it has each lock;
-_lost: list[tuple[int, BaseException]] = []  # what was raised meanwhile, and in which thread
 
 
 def _before_fork() -> None:
     """Take all locks, whatever signals come; after too many errors the fork goes on without those not taken."""
-    while not _has_all() and len(_lost) < MOST_TRIES:
+    tries, taken = itertools.count(), _taken[threading.get_ident()][-1]
+    while len(taken) <= len(_LOCKS) and next(tries) < MOST_TRIES:
         try:
-            while not _has_all() and len(_lost) < MOST_TRIES:
+            while len(taken) <= len(_LOCKS) and next(tries) < MOST_TRIES:
                 try:
-                    _take_locks()
+                    _take_locks(taken)
                 except BaseException as error:
-                    _lost.append((threading.get_ident(), error))
+                    _lose(error)
         except BaseException as error:  # of a second signal, while the first is caught
-            _lost.append((threading.get_ident(), error))
+            _lose(error)
 
 
-def _has_all() -> bool:
-    return _forking._is_owned() and len(_taken) == len(_LOCKS)  # type: ignore[attr-defined]
-
-
-def _take_locks() -> None:
+def _take_locks(taken: list[Any]) -> None:
     """Take the locks that are not taken yet, without a step of Python between one and its place in the list."""
-    if not _forking._is_owned():  # type: ignore[attr-defined]
-        _forking.acquire()
     # From now on Numba's context is there: a thread that makes it has its lock, and waits for the compiler's.
     cpu_target.target_context  # noqa: B018
-    while not _taken:
+    while not taken:
         if waiting and waiting == makers:  # maybe for a process that hangs; what they have is left to the child
-            _taken.append(False)
+            taken.extend(filter(_acquire, [_instead]))
         else:
-            _taken.extend(filter(None, map(_acquire_soon, [compiling])))
-    _taken.extend(map(_acquire, _LOCKS[len(_taken) :]))
+            taken.extend(filter(_acquire_soon, [compiling]))
+    taken.extend(filter(_acquire, _LOCKS[len(taken) - 1 :]))
 
 
-def _tell(lost: tuple[int, BaseException]) -> None:
-    """Raise an error anew in its thread, once that is out of what a fork calls; some Python prints instead."""
-    thread, error = lost
-    if isinstance(error, MemoryError) or len(_lost) >= MOST_TRIES:
-        raise error
+def _lose(error: BaseException) -> None:
+    lost = threading.get_ident(), error
+    if (lost[0], type(error)) not in [(thread, type(other)) for thread, other in _lost]:
+        _lost.append(lost)
+
+
+def _tell(lost: list[tuple[int, BaseException]]) -> None:
+    """Raise errors anew in their threads, once that is out of what a fork calls; Python prints those of its memory."""
     check_room_for_a_thread()
-    threading.Thread(target=_raise_soon, args=(thread, error), name="fastnn signal", daemon=True).start()
+    threading.Thread(target=_raise_soon, args=(lost.copy(),), name="fastnn signal", daemon=True).start()
+    for _, error in lost:
+        if isinstance(error, MemoryError):
+            raise error
 
 
-def _raise_soon(thread: int, error: BaseException) -> None:
-    time.sleep(LOOKS_APART)
-    kind = type(error)
-    if error.args:  # what is raised is what a class without arguments gives
-        kind = type(kind.__name__, (kind,), {"__new__": lambda _: error})
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+def _raise_soon(lost: list[tuple[int, BaseException]]) -> None:
+    for thread, error in lost:
+        time.sleep(LOOKS_APART)
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.pthread_kill(thread, signal.SIGINT)  # which ends a call that waits, too
+        elif not isinstance(error, MemoryError):
+            _raise_in(thread, error)
+
+
+def _raise_in(thread: int, error: BaseException) -> None:
+    """Have Python raise an error between two lines of a thread, and wait for that: it keeps one error for each."""
+    is_raised = threading.Event()
+
+    def raised(_: type) -> BaseException:
+        is_raised.set()
+        return error
+
+    kind = type(error)  # what is raised is what a call of it returns
+    try:
+        kind = type(kind.__name__, (kind,), {"__new__": raised})
+    except TypeError:  # no other can be made of it
+        is_raised.set()
+    if ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind)):
+        is_raised.wait()
 
 
 def _free_compiler() -> None:
@@ -95,17 +117,28 @@ def _free_compiler() -> None:
         compiling._at_fork_reinit()  # type: ignore[attr-defined]
 
 
+# -- calls of C, with no step of Python in them ------------------------------------------------------------------------
+
+
 def _anew(make: Callable[..., Any], *arguments: Any) -> Any:
-    """Return an iterable of what make(*arguments) gives, made anew each time, without a step of Python."""
+    """Return an iterable of what make(*arguments) gives, made anew each time."""
     return type("_Anew", (), {"__iter__": staticmethod(functools.partial(make, *arguments))})()
 
 
+def _for_each(function: Callable[..., Any], iterable: Any) -> Callable[[], Any]:
+    """Return a call that calls a function for each of what is iterated over then."""
+    return functools.partial(deque, _anew(map, function, iterable), 0)
+
+
+_this = _anew(map, _taken.__getitem__, _anew(map, operator.call, [threading.get_ident]))  # of this thread: one item
+_begin = _for_each(operator.methodcaller("extend", _anew(map, list, [()])), _this)
+_end = _for_each(_release, _anew(itertools.chain.from_iterable, _anew(map, operator.methodcaller("pop"), _this)))
+
 if hasattr(os, "register_at_fork"):
-    for _ in range(2):  # a signal that comes as the first begins is raised there
-        os.register_at_fork(before=_before_fork)
-    _release_taken: Any = functools.partial(deque, _anew(map, _release, _anew(itertools.compress, _LOCKS, _taken)), 0)
-    _tell_all: Any = functools.partial(deque, _anew(map, _tell, _lost), 0)
-    for call in (_release_taken, _taken.clear, _tell_all, _lost.clear, _forking.release):
-        os.register_at_fork(after_in_parent=call)
-    for call in (_release_taken, _taken.clear, _lost.clear, _forking.release, _free_compiler):
-        os.register_at_fork(after_in_child=call)
+    # The last one is called first. Twice: a signal that comes as one begins is raised there.
+    for before in (_before_fork, _before_fork, _begin):
+        os.register_at_fork(before=before)
+    for after in (_end, _for_each(_tell, _anew(filter, None, [_lost])), _lost.clear):  # tells if there are some
+        os.register_at_fork(after_in_parent=after)
+    for after in (_end, _lost.clear, _free_compiler):
+        os.register_at_fork(after_in_child=after)

@@ -71,7 +71,7 @@ def scratch_size(ld):
 
 
 @jit
-def rows_of_block(layers, params):
+def rows_of_block(layers, params, is_sparse):
     """Half of the rows where all would drive W out of the second-level cache: they, what becomes of them, two panels.
 
     Layers of 1024 units took a tenth longer with 48 rows and 512 KiB; where they fit, as of 256 units, 24 gain nothing.
@@ -79,6 +79,8 @@ def rows_of_block(layers, params):
     panels, most = 2 * PANEL_VECTORS * lanes_of(params), elements_of(L2, params)
     for at in range(0, layers.size, N_LAYER_FIELDS):
         n_in, n_out = layers[at + N_IN], layers[at + N_OUT]
+        if is_sparse and at == 0:  # of which a row meets a few parts
+            continue
         if BLOCK_ROWS * (n_in + n_out) + panels * (n_in + 1) > most:
             return BLOCK_ROWS // 2
     return BLOCK_ROWS
@@ -204,7 +206,7 @@ def run_forward(thread, n_threads, X, entries, out, network):
     # Slices of the rows, or, of a few rows, parts of each layer.
     n_parts = n_threads if n_rows <= BLOCK_ROWS else 1
     n_slices, n_own, base = 1, 1, 0
-    block = rows_of_block(layers, params) if n_rows > BLOCK_ROWS else BLOCK_ROWS
+    block = rows_of_block(layers, params, entries != 0) if n_rows > BLOCK_ROWS else BLOCK_ROWS
     if n_threads > n_parts:
         # A block each, so that a thread that is held up leaves its others to the team.
         n_own = (n_rows + n_threads * block - 1) // (n_threads * block)

@@ -376,7 +376,7 @@ def fingerprint(
             if name not in FREE_PARAMETERS
         },
         "data": {name: _described(array) for name, array in arrays.items()},
-        "classes": _digest([str(classes).encode()]),
+        "classes": _digest([repr(_plain(classes)).encode()]),
         "initial weights": [_described(array) for array in parameters],
         "callbacks with a state": stateful,
     }  # fmt: skip

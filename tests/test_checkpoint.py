@@ -151,6 +151,18 @@ def test_an_epoch_in_whose_middle_a_fit_goes_on_has_begun_before(tmp_path):
     assert told.begun == [3, 4, 5, 6, 7]  # and not 2
 
 
+def test_classes_are_told_apart_however_numpy_prints(tmp_path):
+    """It would leave out those in the middle; and after Ctrl-C within it, it may print three dots for an array."""
+    labels = np.repeat(np.arange(40) * 2, 3)
+    stopped = classifier(StopAfter(3, lambda fit: fit.pause()), Checkpoint(tmp_path / "c"))
+    with np.printoptions(threshold=5):
+        stopped.fit(X, labels)
+        with pytest.raises(ValueError, match=r"of another fit: .*its classes is"):
+            classifier(Checkpoint(tmp_path / "c")).fit(X, np.where(labels == 20, 21, labels))
+    model = classifier(Checkpoint(tmp_path / "c")).fit(X, labels)
+    assert everything(model) == everything(classifier().fit(X, labels))
+
+
 def test_no_fewer_epochs_than_those_begun(tmp_path):
     """The weights would be those of some batches more than the epochs told."""
     classifier(Pause(15), Checkpoint(tmp_path / "c")).fit(X, Y)

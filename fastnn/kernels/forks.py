@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ _contexts = [vars(type(cpu_target))[f"_toplevel_{kind}_context"]._lock for kind 
 _LOCKS = [global_compiler_lock._lock, *_contexts, llvm.ffi.lib._lock._lock]  # taken in this order, after `compiling`
 _instead = threading.RLock()  # of `compiling`, where a fork does not wait for that
 MOST_TRIES = 100
+_CTRL_C = signal.default_int_handler
 # By Python thread: the locks taken for a fork, and for one that a handler makes meanwhile, and so on.
 _taken: defaultdict[int, list[list[Any]]] = defaultdict(list)
 _lost: list[tuple[int, BaseException]] = []  # what was raised meanwhile, of each kind one, and in which thread
@@ -59,7 +61,8 @@ def _take_locks(taken: list[Any]) -> None:
     # From now on Numba's context is there: a thread that makes it has its lock, and waits for the compiler's.
     cpu_target.target_context  # noqa: B018
     while not taken:
-        if waiting and waiting == makers:  # maybe for a process that hangs; what they have is left to the child
+        # For a process that maybe hangs; or for this thread, whose handler forks. `compiling` is left to the child.
+        if (waiting and waiting == makers) or any(lock._is_owned() for lock in _LOCKS):
             taken.extend(filter(_acquire, [_instead]))
         else:
             taken.extend(filter(_acquire_soon, [compiling]))
@@ -73,48 +76,78 @@ def _lose(error: BaseException) -> None:
 
 
 def _tell(lost: list[tuple[int, BaseException]]) -> None:
-    """Raise errors anew in their threads, once that is out of what a fork calls; Python prints those of its memory."""
-    check_room_for_a_thread()
-    threading.Thread(target=_raise_soon, args=(lost.copy(),), name="fastnn signal", daemon=True).start()
-    for _, error in lost:
-        if isinstance(error, MemoryError):
+    """Have what was raised be raised anew in its thread, once that is out of what a fork calls; some Python prints."""
+    told = []
+    try:
+        while lost:
+            told.append(lost.pop(0))
+        check_room_for_a_thread()
+        threading.Thread(target=_raise_soon, args=(told,), name="fastnn signal", daemon=True).start()
+    except RuntimeError:  # there can be no more threads: the first at once, as soon as no Python comes between
+        _at_once.extend((thread, _kind(error, None)) for thread, error in told[:1] if not _is_own(error))
+    except BaseException:
+        lost[:0] = told  # for the next fork
+        raise
+    for _, error in told:
+        if _is_own(error):
             raise error
+
+
+def _is_own(error: BaseException) -> bool:
+    """Whether an error is not of a handler, but of the memory or the stack."""
+    return isinstance(error, (MemoryError, RecursionError))
 
 
 def _raise_soon(lost: list[tuple[int, BaseException]]) -> None:
     for thread, error in lost:
         time.sleep(LOOKS_APART)
-        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        is_main = thread == threading.main_thread().ident
+        if is_main and type(error) is KeyboardInterrupt and signal.getsignal(signal.SIGINT) is _CTRL_C:
             signal.pthread_kill(thread, signal.SIGINT)  # which ends a call that waits, too
-        elif not isinstance(error, MemoryError):
-            _raise_in(thread, error)
+        elif not _is_own(error):
+            is_raised = threading.Event()
+            if _raise_in(thread, _kind(error, is_raised)):  # which keeps one error for each thread
+                if is_main:
+                    _end_call(thread, error)
+                is_raised.wait()
 
 
-def _raise_in(thread: int, error: BaseException) -> None:
-    """Have Python raise an error between two lines of a thread, and wait for that: it keeps one error for each."""
-    is_raised = threading.Event()
+def _kind(error: BaseException, is_raised: threading.Event | None) -> type[BaseException]:
+    """Return a class that gives an error where Python calls it, to raise it."""
 
     def raised(_: type) -> BaseException:
-        is_raised.set()
+        if is_raised:
+            is_raised.set()
         return error
 
-    kind = type(error)  # what is raised is what a call of it returns
     try:
-        kind = type(kind.__name__, (kind,), {"__new__": raised})
+        return type(type(error).__name__, (type(error),), {"__new__": raised})
     except TypeError:  # no other can be made of it
-        is_raised.set()
-    if ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind)):
-        is_raised.wait()
+        if is_raised:
+            is_raised.set()
+        return type(error)
 
 
-def _free_compiler() -> None:
-    """In a child, whose only thread does not compile, or has been within a compile as it forked."""
+def _end_call(thread: int, error: BaseException) -> None:
+    """End a call of C by the signal whose handler has raised an error, which is raised anew as that begins again."""
+    codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+    for number in signal.valid_signals():
+        if getattr(signal.getsignal(number), "__code__", None) in codes:
+            signal.pthread_kill(thread, number)
+            return
+
+
+def _free_locks() -> None:
+    """In a child, whose only thread has the locks of a compile that it is within, and no more."""
     makers.clear()
     waiting.clear()
-    if compiling.acquire(blocking=False):
-        compiling.release()
-    else:
-        compiling._at_fork_reinit()  # type: ignore[attr-defined]
+    for thread in _taken.keys() - {threading.get_ident()}:
+        del _taken[thread]
+    for lock in (compiling, _instead, *_LOCKS):
+        if lock.acquire(blocking=False):
+            lock.release()
+        else:
+            lock._at_fork_reinit()
 
 
 # -- calls of C, with no step of Python in them ------------------------------------------------------------------------
@@ -133,12 +166,18 @@ def _for_each(function: Callable[..., Any], iterable: Any) -> Callable[[], Any]:
 _this = _anew(map, _taken.__getitem__, _anew(map, operator.call, [threading.get_ident]))  # of this thread: one item
 _begin = _for_each(operator.methodcaller("extend", _anew(map, list, [()])), _this)
 _end = _for_each(_release, _anew(itertools.chain.from_iterable, _anew(map, operator.methodcaller("pop"), _this)))
+_tell_all = _for_each(_tell, _anew(filter, None, [_lost]))  # if there are some
+_raise_in = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
+_at_once: list[tuple[int, type[BaseException]]] = []
+_raise_at_once: Any = functools.partial(deque, _anew(itertools.starmap, _raise_in, _at_once), 0)
 
 if hasattr(os, "register_at_fork"):
     # The last one is called first. Twice: a signal that comes as one begins is raised there.
     for before in (_before_fork, _before_fork, _begin):
         os.register_at_fork(before=before)
-    for after in (_end, _for_each(_tell, _anew(filter, None, [_lost])), _lost.clear):  # tells if there are some
+    for after in (_end, _tell_all, _raise_at_once, _at_once.clear):
         os.register_at_fork(after_in_parent=after)
-    for after in (_end, _lost.clear, _free_compiler):
+    for after in (_end, _lost.clear, _free_locks):
         os.register_at_fork(after_in_child=after)

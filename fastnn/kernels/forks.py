@@ -83,8 +83,9 @@ def _tell(lost: list[tuple[int, BaseException]]) -> None:
             told.append(lost.pop(0))
         check_room_for_a_thread()
         threading.Thread(target=_raise_soon, args=(told,), name="fastnn signal", daemon=True).start()
-    except RuntimeError:  # there can be no more threads: the first at once, as soon as no Python comes between
-        _at_once.extend((thread, _kind(error, None)) for thread, error in told[:1] if not _is_own(error))
+    except RuntimeError:  # there can be no more threads: the first as soon as the fork is over, others after the next
+        _at_once.extend((thread, _kind(error, threading.Event())) for thread, error in told[:1] if not _is_own(error))
+        lost[:0] = told[1:]
     except BaseException:
         lost[:0] = told  # for the next fork
         raise
@@ -106,35 +107,32 @@ def _raise_soon(lost: list[tuple[int, BaseException]]) -> None:
             signal.pthread_kill(thread, signal.SIGINT)  # which ends a call that waits, too
         elif not _is_own(error):
             is_raised = threading.Event()
-            if _raise_in(thread, _kind(error, is_raised)):  # which keeps one error for each thread
-                if is_main:
-                    _end_call(thread, error)
+            kind, number = _kind(error, is_raised), _signal_of(error) if is_main else None
+            if _raise_in(thread, kind):  # which keeps one error for each thread
+                if number and not is_raised.is_set():
+                    signal.pthread_kill(thread, number)  # a call of C ends, and the handler, as it begins
                 is_raised.wait()
 
 
-def _kind(error: BaseException, is_raised: threading.Event | None) -> type[BaseException]:
+def _kind(error: BaseException, is_raised: threading.Event) -> type[BaseException]:
     """Return a class that gives an error where Python calls it, to raise it."""
 
     def raised(_: type) -> BaseException:
-        if is_raised:
-            is_raised.set()
+        is_raised.set()
         return error
 
     try:
         return type(type(error).__name__, (type(error),), {"__new__": raised})
     except TypeError:  # no other can be made of it
-        if is_raised:
-            is_raised.set()
+        is_raised.set()
         return type(error)
 
 
-def _end_call(thread: int, error: BaseException) -> None:
-    """End a call of C by the signal whose handler has raised an error, which is raised anew as that begins again."""
+def _signal_of(error: BaseException) -> int | None:
+    """Return the signal whose handler has raised an error."""
     codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
-    for number in signal.valid_signals():
-        if getattr(signal.getsignal(number), "__code__", None) in codes:
-            signal.pthread_kill(thread, number)
-            return
+    handled = (n for n in signal.valid_signals() if getattr(signal.getsignal(n), "__code__", None) in codes)
+    return next(handled, None)
 
 
 def _free_locks() -> None:

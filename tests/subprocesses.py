@@ -6,6 +6,11 @@ import sys
 import textwrap
 
 
+def path_to(*folders):
+    """PYTHONPATH of a script that imports from these folders, too."""
+    return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def started(script, *arguments, **environment):
     """Start a script; variables that are None are removed. It imports nothing from the folder that it is started in."""
     variables = {**os.environ, **environment}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sklearn_versions import counts
+from subprocesses import path_to
 
 
 def test_sklearns_own_tests(tmp_path):
@@ -16,8 +17,8 @@ def test_sklearns_own_tests(tmp_path):
         sys.executable, "-m", "pytest", "-q", "-p", "swap_sklearn", "-p", "no:cacheprovider", "-c", str(settings),
         "--pyargs", "sklearn.neural_network.tests.test_mlp",
     ]  # fmt: skip
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    run = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": path_to(Path(__file__).parent)}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     # Anything that did not pass has a word of its own in the last line.
     only_passed = re.fullmatch(r"(\d+) passed in .*", run.stdout.splitlines()[-1])
     assert only_passed, run.stdout + run.stderr

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from subprocesses import finished, run_script, started
+from subprocesses import finished, path_to, run_script, started
 
 import fastnn
 from fastnn.__main__ import main
@@ -59,8 +59,7 @@ TRAIN = """
 def small(tmp_path):
     """The environment of a process that finds `small.py`, and no kernels in its cache."""
     (tmp_path / "small.py").write_text(SMALL)
-    path = os.pathsep.join([str(tmp_path), str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {"PYTHONPATH": path, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    return {"PYTHONPATH": path_to(tmp_path, PACKAGE.parent), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
 
 
 def answer(environment, script=ANSWER):

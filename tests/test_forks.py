@@ -8,9 +8,9 @@ from subprocesses import path_to, run_script
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
-def run_forks(script, **environment):
+def run_forks(script, *arguments, **environment):
     """Run a script that may import from the folder of the tests."""
-    return run_script(script, PYTHONPATH=path_to(os.path.dirname(__file__)), **environment)
+    return run_script(script, *arguments, PYTHONPATH=path_to(os.path.dirname(__file__)), **environment)
 
 
 def test_a_fork_while_another_thread_compiles(tmp_path):
@@ -190,8 +190,9 @@ def test_what_a_signal_raises_where_there_is_no_room_for_a_thread():
 def test_what_ends_a_job_while_a_fork_waits_for_the_compiler():
     """As does SIGTERM with the usual handler: what it raises is not lost, nor what another signal's does."""
     script = """
-        import os, signal, sys, threading, time
+        import functools, os, signal, sys, threading, time
         from fastnn.kernels import forks
+        from forking import child_of, ends_well
 
         class Preempted(Exception):
             def __init__(self, *, number):
@@ -200,6 +201,14 @@ def test_what_ends_a_job_while_a_fork_waits_for_the_compiler():
         def preempt(number, frame):
             raise Preempted(number=number)
 
+        def end_once(to, number, frame):
+            signal.signal(number, to)
+            sys.exit(143)
+
+        class End:
+            def __call__(self, number, frame):
+                sys.exit(143)
+
         def wait():
             began = time.monotonic()
             try:
@@ -207,31 +216,35 @@ def test_what_ends_a_job_while_a_fork_waits_for_the_compiler():
             finally:
                 assert time.monotonic() - began < 30  # the error has ended the call
 
-        def compile_on():
+        def compile_on(compiles):
             with forks.compiling:
                 compiles.set()
                 time.sleep(1)
 
-        compiles = threading.Event()
-        threading.Thread(target=compile_on).start()
-        compiles.wait()
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        def fork_meanwhile(end):
+            compiles = threading.Event()
+            threading.Thread(target=compile_on, args=(compiles,)).start()
+            compiles.wait()
+            signal.signal(signal.SIGTERM, end)
+            try:
+                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+                threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+                child = child_of(lambda: None)
+                wait()
+            except SystemExit as end:
+                print(end.code)
+            try:
+                wait()
+            except Preempted as end:
+                print(end.number == signal.SIGUSR1)
+            assert ends_well(child)
+
         signal.signal(signal.SIGUSR1, preempt)
-        try:
-            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-            child = os.fork()
-            if child == 0:
-                os._exit(0)
-            wait()
-        except SystemExit as end:
-            print(end.code)
-        try:
-            wait()
-        except Preempted as end:
-            print(end.number == signal.SIGUSR1)
+        ends = [functools.partial(end_once, to) for to in (signal.SIG_IGN, signal.SIG_DFL)]
+        for end in [lambda *_: sys.exit(143), End(), *ends]:
+            fork_meanwhile(end)
     """
-    assert run_script(script) == ("143\nTrue\n", "")
+    assert run_forks(script) == (4 * "143\nTrue\n", "")
 
 
 def test_forks_at_once_one_of_them_within_a_compile():
@@ -292,7 +305,7 @@ def test_a_fork_while_another_process_compiles_and_hangs(tmp_path):
         import threading, time
         import numba
         from fastnn.kernels import forks, jit
-        from forking import fork
+        from forking import child_of, ends_well
 
         def double(out):
             out[0] *= 2
@@ -313,13 +326,38 @@ def test_a_fork_while_another_process_compiles_and_hangs(tmp_path):
         thread.start()
         while not forks.waiting:
             time.sleep(0.01)
-        fork(compile_in_the_child)
-        assert thread.is_alive()
+        child = child_of(compile_in_the_child)
+        assert thread.is_alive() and ends_well(child)
         jit._lock = lock
         thread.join()
         assert numba.njit(lambda x: x + 2)(1) == 3
     """
     run_forks(script, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def test_a_child_of_a_process_that_waits_for_another_to_compile(tmp_path):
+    """It has none of the locks of its parent's: nobody waits for it, whether its parent goes on or dies."""
+    script = """
+        import os, pathlib, signal, sys, time
+        from fastnn.kernels import jit
+        from forking import child_of, fork
+
+        def look():
+            assert file.closed and not jit._lock_files
+
+        folder = pathlib.Path(sys.argv[1], "small")
+        with open(folder.with_suffix(".lock"), "w") as another:
+            with jit._alone(folder):
+                (file,) = jit._lock_files
+                fork(look)
+                assert not jit._lock(another)
+                jit._lock_files.clear()
+                child = child_of(lambda: time.sleep(60))  # forked as the file is opened
+                assert not jit._lock(another)
+            assert jit._lock(another)
+        os.kill(child, signal.SIGKILL)
+    """
+    run_forks(script, tmp_path)
 
 
 def test_a_fork_whose_locks_cannot_be_taken():

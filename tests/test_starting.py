@@ -448,6 +448,21 @@ def test_a_killed_process_blocks_nobody(small):
     holder.communicate()
 
 
+def test_nobody_waits_for_what_is_on_disk(small):
+    """Whoever still has its lock."""
+    script = """
+        import small
+        looks = []
+        def is_kept(folder):
+            looks.append(folder)
+            return len(looks) > 2
+        small.jit._is_kept, small.jit._lock = is_kept, lambda file: False
+        with small.jit._alone(small.jit.cache_folder() / "small"):
+            print(len(looks))
+    """
+    assert run_script(script, **small)[0] == "3\n"
+
+
 @pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
 def test_without_locks_all_compile(number, small):
     if sys.platform == "win32":

@@ -12,7 +12,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +32,7 @@ _contexts = [vars(type(cpu_target))[f"_toplevel_{kind}_context"]._lock for kind 
 _LOCKS = [global_compiler_lock._lock, *_contexts, llvm.ffi.lib._lock._lock]  # taken in this order, after `compiling`
 _instead = threading.RLock()  # of `compiling`, where a fork does not wait for that
 MOST_TRIES = 100
-_CTRL_C = signal.default_int_handler
+_WAKES: Any = getattr(signal, "SIGURG", None)  # which no system makes anything of by itself
 # By Python thread: the locks taken for a fork, and for one that a handler makes meanwhile, and so on.
 _taken: defaultdict[int, list[list[Any]]] = defaultdict(list)
 _lost: list[tuple[int, BaseException]] = []  # what was raised meanwhile, of each kind one, and in which thread
@@ -73,6 +72,8 @@ def _lose(error: BaseException) -> None:
     lost = threading.get_ident(), error
     if (lost[0], type(error)) not in [(thread, type(other)) for thread, other in _lost]:
         _lost.append(lost)
+    if lost[0] == threading.main_thread().ident and signal.getsignal(_WAKES) in (signal.SIG_DFL, signal.SIG_IGN):
+        signal.signal(_WAKES, lambda *_: None)  # a handler of Python, for what `_raise_soon` raises as that begins
 
 
 def _tell(lost: list[tuple[int, BaseException]]) -> None:
@@ -102,16 +103,11 @@ def _is_own(error: BaseException) -> bool:
 def _raise_soon(lost: list[tuple[int, BaseException]]) -> None:
     for thread, error in lost:
         time.sleep(LOOKS_APART)
-        is_main = thread == threading.main_thread().ident
-        if is_main and type(error) is KeyboardInterrupt and signal.getsignal(signal.SIGINT) is _CTRL_C:
-            signal.pthread_kill(thread, signal.SIGINT)  # which ends a call that waits, too
-        elif not _is_own(error):
-            is_raised = threading.Event()
-            kind, number = _kind(error, is_raised), _signal_of(error) if is_main else None
-            if _raise_in(thread, kind):  # which keeps one error for each thread
-                if number and not is_raised.is_set():
-                    signal.pthread_kill(thread, number)  # a call of C ends, and the handler, as it begins
-                is_raised.wait()
+        is_raised = threading.Event()
+        if not _is_own(error) and _raise_in(thread, _kind(error, is_raised)):  # which keeps one error for each thread
+            if thread == threading.main_thread().ident and not is_raised.is_set():
+                signal.pthread_kill(thread, _WAKES)  # a call of C ends, and the handler, as it begins
+            is_raised.wait()
 
 
 def _kind(error: BaseException, is_raised: threading.Event) -> type[BaseException]:
@@ -126,13 +122,6 @@ def _kind(error: BaseException, is_raised: threading.Event) -> type[BaseExceptio
     except TypeError:  # no other can be made of it
         is_raised.set()
         return type(error)
-
-
-def _signal_of(error: BaseException) -> int | None:
-    """Return the signal whose handler has raised an error."""
-    codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
-    handled = (n for n in signal.valid_signals() if getattr(signal.getsignal(n), "__code__", None) in codes)
-    return next(handled, None)
 
 
 def _free_locks() -> None:

@@ -192,7 +192,7 @@ def _make(wanted: Wanted) -> Start:
     if folder is not None:
         _note_use(folder.parent)
         dispatcher._cache = Cache(wanted.function, folder)
-    with _member(makers), _alone(folder):
+    with _member(makers, threading.get_ident()), _alone(folder):
         _compile(dispatcher, wanted.signature, folder)
     dispatcher.disable_compile()
     found = sum(dispatcher.stats.cache_hits.values())
@@ -306,6 +306,7 @@ def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
 
 PATIENCE = 300.0  # seconds to wait for another process that compiles the same
 LOOKS_APART = 0.05
+_lock_files: set[IO[bytes]] = set()  # that are open
 
 
 @contextlib.contextmanager
@@ -318,28 +319,31 @@ def _alone(folder: Path | None) -> Iterator[None]:
         yield
         return
     try:
-        file = open(folder.with_suffix(".lock"), "ab")  # noqa: SIM115
+        file = open(folder.with_suffix(".lock"), "ab", buffering=0)  # noqa: SIM115
     except OSError:
         yield
         return
-    with file:
+    with file, _member(_lock_files, file):
         deadline = time.monotonic() + PATIENCE
-        while not _lock(file) and time.monotonic() < deadline:
+        while not _lock(file) and not _is_kept(folder) and time.monotonic() < deadline:
             others_may_compile()  # what that process does not
-            with _member(waiting):
+            with _member(waiting, threading.get_ident()):
                 if _is_ending.wait(LOOKS_APART):
                     raise SystemExit  # of this thread, for whose code nobody waits any more
-        yield
+        try:
+            yield
+        finally:
+            _unlock(file)
 
 
 @contextlib.contextmanager
-def _member(threads: set[int]) -> Iterator[None]:
-    """Let this thread be one of a set meanwhile."""
-    threads.add(threading.get_ident())
+def _member(members: set[Any], member: Any) -> Iterator[None]:
+    """Let something be a member of a set meanwhile."""
+    members.add(member)
     try:
         yield
     finally:
-        threads.discard(threading.get_ident())
+        members.discard(member)
 
 
 def _lock(file: IO[bytes]) -> bool:
@@ -353,6 +357,23 @@ def _lock(file: IO[bytes]) -> bool:
         return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
     return True
 
+
+def _unlock(file: IO[bytes]) -> None:
+    """Free a lock, for a child too that was forked meanwhile and has the file; closing here alone would not."""
+    if sys.platform != "win32" and not file.closed:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _close_lock_files() -> None:
+    """In a child, which would have the locks of a parent that dies."""
+    for file in _lock_files:
+        file.close()
+    _lock_files.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_lock_files)
 
 OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # say nothing about the files
 

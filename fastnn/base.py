@@ -223,8 +223,8 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
         Warns
         -----
         ConvergenceWarning
-            If the training ended before the loss, or with `early_stopping` the validation score, stopped improving; or
-            because the loss, but no weight, was not finite.
+            If the training ended before the loss, or with `early_stopping` the validation score, stopped improving, for
+            example by a `TimeBudget`; or because the loss, but no weight, was not finite.
         UserWarning
             If Ctrl-C ended the training, which leaves a usable model; if `batch_size` is larger than n; or if
             `hidden_layer_sizes` are not those of the model that `warm_start` goes on with.
@@ -459,8 +459,9 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
     def _refuse_diverged(self, training: Training, causes: str) -> None:
         """Tell of a loss or of weights that were not finite, by an error where the weights would be left so."""
         where = "" if training.failure is None else " in epoch {}, step {}".format(*training.failure)
-        if training.has_finite_end or isinstance(training.plateau, ScorePlateau):
-            kept = "best weights before that" if isinstance(training.plateau, ScorePlateau) else "last finite weights"
+        has_best = isinstance(training.plateau, ScorePlateau) or (training.fit is not None and training.fit.has_best)
+        if training.has_finite_end or has_best:
+            kept = "best weights before that" if has_best else "last finite weights"
             warn(f"Training diverged{where}: the loss is {self.loss_}. The {kept} were kept. {causes}",
                  ConvergenceWarning)  # fmt: skip
         else:
@@ -473,6 +474,12 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
             warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter:d}) reached and the optimization hasn't"
                 " converged yet.",
+                ConvergenceWarning,
+            )
+        elif outcome is Outcome.PAUSED:
+            warn(
+                f"The training was broken off after {self.n_iter_} of at most {self.max_iter} epochs, by a TimeBudget"
+                " or another callback, and the model is not finished; with a Checkpoint the next run goes on.",
                 ConvergenceWarning,
             )
 
@@ -521,6 +528,8 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
                 raise ValueError(f"{NOT_FINITE} The last finite weights were kept. {causes}")
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = sklearn_loss(net, *result.losses)
+        elif fit is not None and fit.is_paused:
+            self._warn_of(Outcome.PAUSED, incremental=False)
 
     def _loss_grad_lbfgs(
         self, packed_coef_inter: Array, X: Any, y: Array, sample_weight: Array | None = None, *_buffers: Any

@@ -97,6 +97,11 @@ class Callback:
         """The `path` that it writes to, and others that are named after it."""
         return ()
 
+    @property
+    def _has_best(self) -> bool:
+        """Whether it gives the model the weights of its best epoch in the end."""
+        return False
+
 
 class Fit:
     """A fit as its callbacks see it.
@@ -236,27 +241,37 @@ class Fit:
     def is_told_of_batches(self) -> bool:
         return bool(self._told_of_batches)
 
+    @property
+    def has_best(self) -> bool:
+        """Whether a callback gives the model the weights of its best epoch in the end."""
+        return any(callback._has_best for callback in self.callbacks)
+
     def begin_epoch(self, goes_on: bool = False) -> None:
         """Tell of the beginning of an epoch, or be in one that goes on in the middle, as it was saved."""
         self._is_between_epochs = False
         for callback in () if goes_on else self.callbacks:
             callback.on_epoch_begin(self)
+            self.model._network()  # which takes over what has been written to its coefs_
 
     def end_part(self, is_last: bool) -> bool:
         """Tell of a batch or chunk, the last one of an epoch or not; return whether to stop."""
-        for callback in self._told_of_batches:
-            self.is_over |= bool(callback.on_batch_end(self))
-        for callback in () if is_last else self._told_of_chunks:
-            self.is_over |= bool(callback.on_chunk_end(self))
+        self._tell_end("on_batch_end", self._told_of_batches)
+        self._tell_end("on_chunk_end", [] if is_last else self._told_of_chunks)
         return self.is_over or self.is_paused
 
     def end_epoch(self, is_over: bool) -> bool:
         """Tell of the end of an epoch that a rule has said to be the last, or not; return whether to stop."""
         self._is_between_epochs = True
         self.is_over |= is_over
-        for callback in self.callbacks:
-            self.is_over |= bool(callback.on_epoch_end(self))
+        self._tell_end("on_epoch_end", self.callbacks)
         return self.is_over or self.is_paused
+
+    def _tell_end(self, moment: str, callbacks: list[Callback]) -> None:
+        for callback in callbacks:
+            if getattr(callback, moment)(self):
+                self.is_over = True
+                logger.info("%s ended the training after %d epochs", type(callback).__name__, self.epoch)
+            self.model._network()
 
 
 # What callbacks in use have for themselves, by process: children that are forked have none of it.
@@ -346,7 +361,8 @@ class EarlyStopping(Callback):
     ------
     TypeError, ValueError
         If `scoring`, `patience`, `min_delta` or `restore_best` is none of the above. TypeError by `fit`, if what
-        `scoring` returns is no number.
+        `scoring` returns is no number; ValueError before the training, if the model cannot predict `X_val`, or `y_val`
+        has another length (not with a callable, which knows what they are).
 
     Attributes
     ----------
@@ -391,6 +407,15 @@ class EarlyStopping(Callback):
         net = fit.model._network()
         self._sizes, self._dtype = net.sizes, net.dtype
         self._scorer = self._found_scorer()
+        if not callable(self.scoring):
+            self._check_rows(fit.model)
+
+    def _check_rows(self, model: Any) -> None:
+        """Refuse before the training what could not be scored after an epoch."""
+        from sklearn.utils import check_consistent_length
+
+        check_consistent_length(self.X_val, self.y_val)
+        model.predict(self.X_val)
 
     def _found_scorer(self) -> Callable[[Any, Any, Any], float]:
         if self.scoring is None:
@@ -411,6 +436,10 @@ class EarlyStopping(Callback):
         else:
             self._count += 1
         return self._count >= self.patience
+
+    @property
+    def _has_best(self) -> bool:
+        return self._best is not None
 
     def on_fit_end(self, fit: Fit) -> None:
         if self._best is not None:
@@ -622,7 +651,7 @@ class CSVLog(_Log):
         if not self._position:
             self._columns = list(row)
         self._tell_missing(row.keys() - self._columns - self._told)
-        table = csv.DictWriter(line, self._columns, restval=math.nan, extrasaction="ignore")
+        table = csv.DictWriter(line, self._columns, restval=math.nan, extrasaction="ignore", lineterminator="\n")
         if not self._position:
             table.writeheader()
         table.writerow(row)
@@ -664,7 +693,7 @@ class JSONLinesLog(_Log):
 
 
 class ProgressBar(Callback):
-    """Show epochs, loss and time: a bar in terminals and notebooks, elsewhere lines on stderr.
+    """Show epochs, batches of long ones, loss and time: a bar in terminals and notebooks, elsewhere lines on stderr.
 
     Parameters
     ----------
@@ -689,35 +718,49 @@ class ProgressBar(Callback):
     def on_fit_begin(self, fit: Fit) -> None:
         self._began = self._last = time.monotonic()
         self._told = 0  # epochs, when the last line was printed
+        self._shown: dict[str, str] = {}  # beside the bar
         self._is_bar = _shows_bars()
+
+    def on_chunk_end(self, fit: Fit) -> None:
+        if self._is_bar:
+            self._shown_bar(fit, fit.epoch).set_postfix({**self._shown, "batch": f"{fit.batch}/{fit.n_batches}"})
+        elif self._is_time():
+            self._print(fit, f"epoch {fit.epoch + 1}/{fit.max_epochs}: batch {fit.batch}/{fit.n_batches}")
 
     def on_epoch_end(self, fit: Fit) -> None:
         if self._is_bar:
-            self._advance(fit)
-        elif time.monotonic() - self._last >= self._seconds:
-            self._print(fit)
+            bar, row = self._shown_bar(fit, fit.epoch - 1), fit.row
+            self._shown = {name: f"{row[name]:.4g}" for name in ("loss", "validation_score") if name in row}
+            bar.set_postfix(self._shown, refresh=False)
+            bar.update()
+        elif self._is_time():
+            self._print_epoch(fit)
 
-    def _advance(self, fit: Fit) -> None:
+    def _shown_bar(self, fit: Fit, epoch: int) -> Any:
         if self._bar is None:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=fit.max_epochs, initial=fit.epoch - 1, unit="epoch")
-        shown = {name: f"{fit.row[name]:.4g}" for name in ("loss", "validation_score") if name in fit.row}
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
+            self._bar = tqdm(total=fit.max_epochs, initial=epoch, unit="epoch")
+        return self._bar
 
-    def _print(self, fit: Fit) -> None:
-        self._last, self._told = time.monotonic(), fit.epoch
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._last >= self._seconds
+
+    def _print_epoch(self, fit: Fit) -> None:
+        self._told = fit.epoch
         score = f", validation score {fit.row['validation_score']:.4g}" if "validation_score" in fit.row else ""
-        after = self._last - self._began
-        say(f"epoch {fit.epoch}/{fit.max_epochs}: loss {fit.loss:.4g}{score}, {after:.0f} s")
+        self._print(fit, f"epoch {fit.epoch}/{fit.max_epochs}: loss {fit.loss:.4g}{score}")
+
+    def _print(self, fit: Fit, what: str) -> None:
+        self._last = time.monotonic()
+        say(f"{what}, {self._last - self._began:.0f} s")
 
     def on_fit_end(self, fit: Fit) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         elif not self._is_bar and fit.epoch > self._told:
-            self._print(fit)
+            self._print_epoch(fit)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_bar": None}

@@ -59,7 +59,10 @@ class FittedArrays:
                 net = model._unseen_network()
                 if net is None:
                     raise AttributeError(f"{type(model).__name__!r} object has no attribute {self.name!r}")
-                fitted[self.key] = [np.array(array) for array in getattr(net, self.of_network)]
+                arrays = list(getattr(net, self.of_network))
+                fitted[self.key] = _copies(arrays)
+                # Not those of the network: a fit in another thread may go on, which is nothing that was written here.
+                fitted["_followed"] = {**fitted.get("_followed", {}), self.name: arrays}
             return fitted[self.key]
 
     def __set__(self, model: Any, arrays: list[Array]) -> None:
@@ -76,8 +79,8 @@ class FittedArrays:
 class FittedNetwork(SklearnExchange):
     """Keeps the network of an estimator as `_net`, or as the arrays of `_saved` where it was loaded and not yet used.
 
-    `_coefs_` and `_intercepts_` are there while somebody else has them or what is in them, and `_followed` are copies
-    of what the network was last brought up to date with.
+    `_coefs_` and `_intercepts_` are there while somebody else has them or what is in them, and `_followed` has copies
+    of them, by name, as they were handed out or the network was last brought up to date with them.
     """
 
     activation: str
@@ -133,17 +136,15 @@ class FittedNetwork(SklearnExchange):
                 f"coefs_ must have the shapes {expected}, as intercepts_ are of {list(sizes[1:])} units, got {shapes};"
                 " assign both where sizes change"
             )
-        arrays, followed = [*coefs, *intercepts], self.__dict__.get("_followed")
+        arrays, followed = {"coefs_": coefs, "intercepts_": intercepts}, self.__dict__.get("_followed", {})
         if net is None or net.sizes != sizes:
-            net, followed = with_parameters(coefs, intercepts, self.activation, self.out_activation_), arrays
+            net, followed = with_parameters(coefs, intercepts, self.activation, self.out_activation_), {}
             self.discard_optimizer()
         elif not self._describes(net):
             net = net.with_functions(self.activation, self.out_activation_)
-        if followed is None:
-            followed = [*net.weights, *net.biases]
-        if followed is arrays or not _same(followed, arrays):
+        if not all(_same(followed.get(name, []), arrays[name]) for name in arrays):
             net.weights, net.biases = coefs, intercepts
-            followed = [np.array(array) for array in arrays]
+            followed = {name: _copies(arrays[name]) for name in arrays}
         self._net, self._followed = net, followed
         if not shared and all(_is_own(array, net.dtype) for array in (*self.coefs_, *self.intercepts_)):
             for name in ("_coefs_", "_intercepts_", "_followed"):

@@ -216,7 +216,7 @@ class MLP:
     @property
     def weights(self) -> list[Array]:
         """Copies of the weights, one (n_in, n_out) array per layer; assign the list or an item of it to set them."""
-        weights = [self._layout.unpack(self._params, layer)[:-1] for layer in self._range]
+        weights = [layer[:-1] for layer in self.by_layer(self._params)]
         return Parameters("weights", weights, self._set_weights)
 
     @weights.setter
@@ -226,7 +226,7 @@ class MLP:
     @property
     def biases(self) -> list[Array]:
         """Copies of the biases, one (n_out,) array per layer; assign the list or an item of it to set them."""
-        biases = [self._layout.unpack(self._params, layer)[-1] for layer in self._range]
+        biases = [layer[-1] for layer in self.by_layer(self._params)]
         return Parameters("biases", biases, self._set_biases)
 
     @biases.setter
@@ -269,6 +269,13 @@ class MLP:
         """Set all parameters to those of a snapshot of this network."""
         self._params[:] = snapshot
 
+    def by_layer(self, values: Array) -> list[Array]:
+        """Return what `snapshot`, or another array of a value for each parameter, has of each layer.
+
+        They are copies (n_in + 1, n_out), biases last.
+        """
+        return [self._layout.unpack(values, layer) for layer in self._range]
+
     def is_finite(self) -> bool:
         """Whether all parameters are finite."""
         return pieces.is_finite(self._params)
@@ -286,7 +293,7 @@ class MLP:
     def moments_by_layer(self, optimizer: Optimizer) -> list[list[Array]]:
         """Return each moment that the optimizer holds for this network, as arrays (n_in + 1, n_out), biases last."""
         moments = [] if optimizer.moments is None else np.split(optimizer.moments, optimizer.n_moments)
-        return [[self._layout.unpack(moment, layer) for layer in self._range] for moment in moments]
+        return [self.by_layer(moment) for moment in moments]
 
     def set_moments(self, optimizer: Optimizer, moments: list[list[Array]]) -> None:
         """Give a new optimizer the moments that `moments_by_layer` returned, here or on another machine.

@@ -19,6 +19,7 @@ from fastnn.checkpoint import check_draws
 from fastnn.divergence import Rewind
 from fastnn.kernels import epoch
 from fastnn.kernels.optimizers import SGD, Adam, finite_number
+from fastnn.log import logger
 from fastnn.model import MLP, Epochs, rows_of_next_call
 from fastnn.orders import Orders, Place
 from fastnn.rows import Examples, check_range
@@ -166,10 +167,8 @@ class ScorePlateau(Plateau):
         self.net.restore(self._best_parameters)
 
     def state_dict(self) -> dict[str, Any]:
-        current = self.net.snapshot()
-        self.net.restore(self._best_parameters)
-        best = {"weights": list(self.net.weights), "biases": list(self.net.biases)}
-        self.net.restore(current)
+        layers = self.net.by_layer(self._best_parameters)
+        best = {"weights": [layer[:-1] for layer in layers], "biases": [layer[-1] for layer in layers]}
         return {**super().state_dict(), "scores": self.scores, **best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -307,6 +306,7 @@ class Training:
             return
         self.is_over, action = self.schedule.on_plateau(self.optimizer)
         self._say(f"{self.plateau} {action}")
+        logger.info("%s %s", self.plateau, action)
         if not self.is_over:
             self.plateau.count = 0
 

@@ -10,6 +10,7 @@ import pickle
 import re
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -135,6 +136,56 @@ def test_chunks_of_a_long_epoch(monkeypatch):
     assert model.n_iter_ == len(model.loss_curve_) == 2 and model.t_ == 200
 
 
+class Stop(Callback):
+    def on_epoch_end(self, fit):
+        return fit.epoch == 2
+
+
+class Mask(Callback):
+    """Prunes all weights from the first input."""
+
+    def on_epoch_end(self, fit):
+        fit.model.coefs_[0][0] = 0
+
+
+@pytest.mark.parametrize("looks", [[], [Recorder()], [EarlyStopping(X_VAL, Y_VAL, restore_best=False)]])
+def test_what_a_callback_writes_to_the_arrays_is_trained_on(looks):
+    """Whoever else predicts in that moment, or does not."""
+
+    class Assign(Callback):
+        def on_epoch_end(self, fit):
+            weights, biases = fit.parameters
+            weights[0][0] = 0
+            fit.parameters = weights, biases
+
+    model = classifier(Mask(), *looks).fit(X, Y)
+    assert not model.coefs_[0][0].any() and model.coefs_[0][1].all()
+    assert_same(model, classifier(*looks, Mask()).fit(X, Y))
+    assert_same(model, classifier(Assign()).fit(X, Y))
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_training_that_is_broken_off_warns(solver):
+    """As in the fits of a search that come after a budget has been used up."""
+    budget, told = TimeBudget(0), r"^The training was broken off after [01] of at most 50 epochs, by a TimeBudget"
+    with pytest.warns(ConvergenceWarning, match=told):
+        model = MLPClassifier(max_iter=50, solver=solver, callbacks=[budget]).fit(X, Y)
+    assert model.n_iter_ < 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier(Stop(), max_iter=50).fit(X, Y)
+
+
+def test_the_log_says_what_has_ended_a_training(caplog):
+    caplog.set_level(logging.INFO, "fastnn")
+    classifier(Stop(), max_iter=50).fit(X, Y)
+    assert caplog.messages == ["Stop ended the training after 2 epochs"]
+    caplog.clear()
+    classifier(tol=10, n_iter_no_change=2, max_iter=50).fit(X, Y)
+    expected = "Training loss did not improve more than tol=10.000000 for 2 consecutive epochs. Stopping."
+    assert caplog.messages == [expected]
+
+
 def test_without_callbacks_nothing_is_called_for_them(monkeypatch):
     calls, train = [], MLP.train
     monkeypatch.setattr(MLP, "train", lambda *args: calls.append(args) or train(*args))
@@ -248,6 +299,21 @@ def test_grid_search():
 
 
 # -- early stopping ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "y", "message"),
+    [
+        (X_VAL[:, 1:], Y_VAL, "X has 4 features, but MLPClassifier is expecting 5 features"),
+        (X_VAL, Y_VAL[1:], "inconsistent numbers of samples"),
+        (X_VAL * np.nan, Y_VAL, "contains NaN"),
+    ],
+)
+def test_rows_that_cannot_be_scored_are_refused_before_the_training(rows, y, message):
+    model = classifier(EarlyStopping(rows, y, "accuracy"))
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, Y)
+    assert model.n_iter_ == 0
 
 
 @pytest.mark.parametrize("scoring", [None, "accuracy", "roc_auc", "neg_log_loss", lambda m, X, y: m.predict(X).mean()])
@@ -645,11 +711,29 @@ def test_a_job_whose_stderr_takes_nothing_goes_on(stderr):
 def test_progress_in_lines(capsys, monkeypatch):
     monkeypatch.setattr("fastnn.callbacks.time.monotonic", lambda: 0.0)  # whatever is to be compiled first
     classifier(ProgressBar(every=0), early_stopping=True).fit(X, Y)
-    lines = capsys.readouterr().err.splitlines()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "batch" not in line]
     assert len(lines) == 3  # the last one once
     assert re.fullmatch(r"epoch 1/3: loss 0\.\d+, validation score [\d.]+, 0 s", lines[0])
     classifier(ProgressBar(every="1h")).fit(X, Y)
     assert re.fullmatch(r"epoch 3/3: loss 0\.\d+, 0 s", capsys.readouterr().err.strip())
+
+
+def test_progress_within_a_long_epoch(capsys, monkeypatch):
+    monkeypatch.setattr("fastnn.training.rows_of_next_call", lambda *_: 10)
+    now = [0.0]
+    monkeypatch.setattr("fastnn.callbacks.time.monotonic", lambda: now[0])
+
+    class Clock(Callback):
+        def on_chunk_end(self, fit):
+            now[0] += 7
+
+    classifier(Clock(), ProgressBar(every="10s"), batch_size=10, max_iter=2).fit(X[:50], Y[:50])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["epoch 1/2: batch 2/5, 14 s", "epoch 1/2: batch 4/5, 28 s"]
+    assert lines[2] == "epoch 2/2: batch 2/5, 42 s" and re.fullmatch(r"epoch 2/2: loss [\d.]+, 56 s", lines[-1])
+    monkeypatch.setattr(callbacks, "_shows_bars", lambda: True)
+    classifier(ProgressBar(), batch_size=10, max_iter=2).fit(X[:50], Y[:50])
+    assert re.search(r"1/2 .*loss=[\d.]+, batch=4/5", capsys.readouterr().err)
 
 
 def test_progress_in_a_bar(capsys, monkeypatch):
@@ -670,8 +754,8 @@ def test_notebooks_get_the_bar_of_notebooks(monkeypatch):
         def __init__(self, **settings):
             bars.append([settings, 0, False])
 
-        def set_postfix(self, shown, refresh):
-            assert "loss" in shown
+        def set_postfix(self, shown, refresh=True):
+            assert "loss" in shown or "batch" in shown
 
         def update(self):
             bars[-1][1] += 1
@@ -832,6 +916,18 @@ def test_early_stopping_keeps_the_best_weights():
     with pytest.warns(ConvergenceWarning, match=r"^Training diverged in epoch 1, step \d.*best weights before that"):
         model.fit(rows, np.append(Y, 0))
     assert np.isfinite(model.predict(X)).all()
+
+
+def test_the_best_weights_of_a_callback_are_kept():
+    rates = fastnn.LearningRateSchedule(lambda epoch: 1e-3 if epoch < 3 else 1e10)
+    early = EarlyStopping(X, Y)
+    model = MLPRegressor(solver="sgd", random_state=0, batch_size=10, callbacks=[rates, early])
+    with pytest.warns(ConvergenceWarning, match=r"^Training diverged in epoch 4, step \d.*best weights before that"):
+        model.fit(X, Y.astype(float))
+    assert early.best_epoch_ == 3 and model.score(X, Y) == early.best_score_
+    early = EarlyStopping(X, Y, restore_best=False)
+    with pytest.raises(ValueError, match="Training diverged in epoch 4"):
+        model.set_params(callbacks=[rates, early]).fit(X, Y.astype(float))
 
 
 def test_an_infinite_loss_of_finite_weights_is_a_warning():

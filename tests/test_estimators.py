@@ -436,6 +436,19 @@ def test_predictions_follow_whoever_holds_the_coefs(holder):
     assert "_coefs_" not in vars(model)  # there is nothing to follow any more
 
 
+def test_coefs_that_are_only_read_change_nothing():
+    """A prediction meanwhile, in a thread that looks on, takes what training has done for nothing that was written."""
+    model, _ = fit_both("multiclass")
+    X, net, held = data("multiclass")[0], model._network(), model.coefs_
+    net.flat_parameters[:] *= 0.5  # as by a fit in another thread
+    trained = net.snapshot()
+    model.predict(X)
+    assert np.array_equal(net.snapshot(), trained)
+    held[0][:] = 0
+    model.predict(X)
+    assert not net.weights[0].any() and net.weights[1].any()
+
+
 def test_coefs_that_nobody_holds_are_taken_back():
     model, _ = fit_both("multiclass")
     X = data("multiclass")[0]

@@ -458,7 +458,12 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
 
     def _refuse_diverged(self, training: Training, causes: str) -> None:
         """Tell of a loss or of weights that were not finite, by an error where the weights would be left so."""
-        where = "" if training.failure is None else " in epoch {}, step {}".format(*training.failure)
+        where = ""
+        if training.failure is not None:
+            where = " in epoch {}, step {}".format(*training.failure)
+        elif training.fit is not None:  # gone through once more, without the callbacks, the steps were finite
+            where = f" in epoch {training.n_epochs + (training.rows_done > 0)}"
+            causes += " Or a callback has set weights that lead there."
         has_best = isinstance(training.plateau, ScorePlateau) or (training.fit is not None and training.fit.has_best)
         if training.has_finite_end or has_best:
             kept = "best weights before that" if has_best else "last finite weights"
@@ -479,7 +484,8 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
         elif outcome is Outcome.PAUSED:
             warn(
                 f"The training was broken off after {self.n_iter_} of at most {self.max_iter} epochs, by a TimeBudget"
-                " or another callback, and the model is not finished; with a Checkpoint the next run goes on.",
+                " or another callback, and the model is not finished"
+                + ("." if self.solver == "lbfgs" else "; with a Checkpoint the next run goes on."),
                 ConvergenceWarning,
             )
 
@@ -528,7 +534,7 @@ class BaseMLP(FittedNetwork, SklearnInternals, CallbackSupportMixin, BaseEstimat
                 raise ValueError(f"{NOT_FINITE} The last finite weights were kept. {causes}")
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = sklearn_loss(net, *result.losses)
-        elif fit is not None and fit.is_paused:
+        elif fit is not None and fit.is_paused and not fit.is_over:
             self._warn_of(Outcome.PAUSED, incremental=False)
 
     def _loss_grad_lbfgs(

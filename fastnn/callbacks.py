@@ -407,15 +407,17 @@ class EarlyStopping(Callback):
         net = fit.model._network()
         self._sizes, self._dtype = net.sizes, net.dtype
         self._scorer = self._found_scorer()
-        if not callable(self.scoring):
-            self._check_rows(fit.model)
+        self._check_rows(fit.model)
 
     def _check_rows(self, model: Any) -> None:
-        """Refuse before the training what could not be scored after an epoch."""
+        """Refuse before the training what could not be scored after an epoch, but for what the scorer alone knows."""
         from sklearn.utils import check_consistent_length
 
-        check_consistent_length(self.X_val, self.y_val)
-        model.predict(self.X_val)
+        if self.scoring is None:
+            _score(model, self.X_val, self.y_val)
+        elif isinstance(self.scoring, str):
+            check_consistent_length(self.X_val, self.y_val)
+            model.predict(self.X_val)
 
     def _found_scorer(self) -> Callable[[Any, Any, Any], float]:
         if self.scoring is None:

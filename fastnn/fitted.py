@@ -95,9 +95,10 @@ class FittedNetwork(SklearnExchange):
         return not self.__dict__.keys().isdisjoint(("_net", "_saved", "_coefs_"))
 
     def _set_network(self, net: MLP) -> None:
-        self._net = net
-        for name in ("_saved", "_coefs_", "_intercepts_", "_followed"):
-            self.__dict__.pop(name, None)
+        with _handing_out:  # another thread may be about to look at the arrays
+            self._net = net
+            for name in ("_saved", "_coefs_", "_intercepts_", "_followed"):
+                self.__dict__.pop(name, None)
 
     def _network(self) -> MLP:
         """Return the network of `coefs_` and `intercepts_`, brought up to date with what has been written to them."""

@@ -249,12 +249,9 @@ class Training:
             self.plateau.finish()
             history.fill(self.history)
             self.store(self)
-        return self._outcome()
-
-    def _outcome(self) -> Outcome:
         if self.is_over:
             return Outcome.CONVERGED
-        return Outcome.PAUSED if self.fit is not None and self.fit.is_paused else Outcome.EXHAUSTED
+        return Outcome.PAUSED if self.n_epochs < max_epochs else Outcome.EXHAUSTED
 
     def _diverged(self, rewind: Rewind, examples: Examples) -> Outcome:
         self.has_finite_end = self.net.is_finite()

@@ -10,7 +10,9 @@ import pickle
 import re
 import sys
 import textwrap
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -171,6 +173,8 @@ def test_a_training_that_is_broken_off_warns(solver):
     with pytest.warns(ConvergenceWarning, match=told):
         model = MLPClassifier(max_iter=50, solver=solver, callbacks=[budget]).fit(X, Y)
     assert model.n_iter_ < 2
+    with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
+        classifier(Pause(6), max_iter=2).fit(X, Y)  # the last batch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         classifier(Stop(), max_iter=50).fit(X, Y)
@@ -184,6 +188,35 @@ def test_the_log_says_what_has_ended_a_training(caplog):
     classifier(tol=10, n_iter_no_change=2, max_iter=50).fit(X, Y)
     expected = "Training loss did not improve more than tol=10.000000 for 2 consecutive epochs. Stopping."
     assert caplog.messages == [expected]
+
+
+def test_who_reads_the_arrays_in_another_thread_and_predicts_changes_nothing():
+    """Though the model has the arrays anew after each batch."""
+
+    class Batches(Callback):
+        def on_batch_end(self, fit):
+            pass
+
+    def read():
+        while not is_over.is_set():
+            arrays = model.coefs_, model.intercepts_
+            model.predict(X[:5])
+            del arrays
+
+    expected = classifier(max_iter=15).fit(X, Y)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        for _ in range(20):
+            model, is_over = classifier(Batches(), max_iter=15).fit(X, Y), threading.Event()
+            with ThreadPoolExecutor(1) as pool:
+                reader = pool.submit(read)
+                model.fit(X, Y)
+                is_over.set()
+                reader.result()
+            assert_same(model, expected)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_without_callbacks_nothing_is_called_for_them(monkeypatch):
@@ -301,6 +334,7 @@ def test_grid_search():
 # -- early stopping ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("scoring", [None, "accuracy"])
 @pytest.mark.parametrize(
     ("rows", "y", "message"),
     [
@@ -309,8 +343,8 @@ def test_grid_search():
         (X_VAL * np.nan, Y_VAL, "contains NaN"),
     ],
 )
-def test_rows_that_cannot_be_scored_are_refused_before_the_training(rows, y, message):
-    model = classifier(EarlyStopping(rows, y, "accuracy"))
+def test_rows_that_cannot_be_scored_are_refused_before_the_training(rows, y, message, scoring):
+    model = classifier(EarlyStopping(rows, y, scoring))
     with pytest.raises(ValueError, match=message):
         model.fit(X, Y)
     assert model.n_iter_ == 0
@@ -928,6 +962,17 @@ def test_the_best_weights_of_a_callback_are_kept():
     early = EarlyStopping(X, Y, restore_best=False)
     with pytest.raises(ValueError, match="Training diverged in epoch 4"):
         model.set_params(callbacks=[rates, early]).fit(X, Y.astype(float))
+
+
+def test_what_a_callback_has_set_may_be_the_cause():
+    class Spoil(Callback):
+        def on_epoch_begin(self, fit):
+            if fit.epoch == 2:
+                fit.model.coefs_[0][0] = np.nan
+
+    message = r"diverged in epoch 3; the last finite .*rate is .*Or a callback has set weights that lead there\.$"
+    with pytest.raises(ValueError, match=message):
+        MLPRegressor(random_state=0, callbacks=[Spoil()]).fit(X, Y)
 
 
 def test_an_infinite_loss_of_finite_weights_is_a_warning():

@@ -240,6 +240,7 @@ def test_what_ends_a_job_while_a_fork_waits_for_the_compiler():
             assert ends_well(child)
 
         signal.signal(signal.SIGUSR1, preempt)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGTERM, signal.SIGUSR1})
         ends = [functools.partial(end_once, to) for to in (signal.SIG_IGN, signal.SIG_DFL)]
         for end in [lambda *_: sys.exit(143), End(), *ends]:
             fork_meanwhile(end)

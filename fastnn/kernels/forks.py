@@ -74,6 +74,7 @@ def _lose(error: BaseException) -> None:
         _lost.append(lost)
     if lost[0] == threading.main_thread().ident and signal.getsignal(_WAKES) in (signal.SIG_DFL, signal.SIG_IGN):
         signal.signal(_WAKES, lambda *_: None)  # a handler of Python, for what `_raise_soon` raises as that begins
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [_WAKES])
 
 
 def _tell(lost: list[tuple[int, BaseException]]) -> None:

@@ -244,7 +244,9 @@ class Training:
             if not self.net.is_finite():
                 return self._diverged(rewind, examples)
         except KeyboardInterrupt:
-            return Outcome.INTERRUPTED if self.net.is_finite() else self._diverged(rewind, examples)
+            if isinstance(self.plateau, ScorePlateau) or self.net.is_finite():  # who has the best weights needs no look
+                return Outcome.INTERRUPTED
+            return self._diverged(rewind, examples)
         finally:
             self.plateau.finish()
             history.fill(self.history)

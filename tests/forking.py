@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 import traceback
 
 from fastnn.kernels import forks
@@ -32,12 +33,27 @@ def fork(work=lambda: None):
     assert ends_well(child_of(work))
 
 
-def are_free(locks=LOCKS):
-    """Whether another thread can take each of these locks, and nothing is kept of a fork."""
+def held_by_another(lock):
+    """Return a thread that has a lock, for a second."""
+    has_it = threading.Event()
+
+    def hold():
+        with lock:
+            has_it.set()
+            time.sleep(1)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    has_it.wait()
+    return thread
+
+
+def are_free():
+    """Whether another thread can take each of the locks, and nothing is kept of a fork."""
     taken = []
 
     def take():
-        for lock in locks:
+        for lock in LOCKS:
             if lock.acquire(blocking=False):
                 taken.append(lock)
                 lock.release()
@@ -45,4 +61,4 @@ def are_free(locks=LOCKS):
     thread = threading.Thread(target=take)
     thread.start()
     thread.join()
-    return taken == list(locks) and not any(forks._taken.values())
+    return taken == LOCKS and not any(forks._taken.values())

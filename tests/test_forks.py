@@ -58,20 +58,12 @@ def test_ctrl_c_while_a_fork_waits_for_the_compiler(ctrl_c_raises):
         import os, signal, threading, time
         import numba
         from fastnn.kernels import forks
-        from forking import are_free, child_of, ends_well
-
-        def compile_on():
-            with forks.compiling:
-                compiles.set()
-                time.sleep(1)
+        from forking import are_free, child_of, ends_well, held_by_another
 
         def compile_in_the_child():
             assert are_free() and numba.njit(lambda x: x + 2)(1) == 3
 
-        compiles = threading.Event()
-        thread = threading.Thread(target=compile_on)
-        thread.start()
-        compiles.wait()
+        thread = held_by_another(forks.compiling)
         for seconds in (0.3, 0.5):
             threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
@@ -176,9 +168,8 @@ def test_what_a_signal_raises_where_there_is_no_room_for_a_thread():
 
         forks.check_room_for_a_thread = no_room
         take_locks, forks._take_locks = forks._take_locks, take
-        child = None
         try:
-            child = os.fork()
+            os.fork()
             os._exit(0)
         except SystemExit as end:
             print(end.code)
@@ -192,7 +183,7 @@ def test_what_ends_a_job_while_a_fork_waits_for_the_compiler():
     script = """
         import functools, os, signal, sys, threading, time
         from fastnn.kernels import forks
-        from forking import child_of, ends_well
+        from forking import child_of, ends_well, held_by_another
 
         class Preempted(Exception):
             def __init__(self, *, number):
@@ -216,15 +207,8 @@ def test_what_ends_a_job_while_a_fork_waits_for_the_compiler():
             finally:
                 assert time.monotonic() - began < 30  # the error has ended the call
 
-        def compile_on(compiles):
-            with forks.compiling:
-                compiles.set()
-                time.sleep(1)
-
         def fork_meanwhile(end):
-            compiles = threading.Event()
-            threading.Thread(target=compile_on, args=(compiles,)).start()
-            compiles.wait()
+            held_by_another(forks.compiling)
             signal.signal(signal.SIGTERM, end)
             try:
                 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -275,22 +259,14 @@ def test_forks_at_once_one_of_them_within_a_compile():
 
 def test_a_handler_that_forks_while_a_fork_waits():
     script = """
-        import os, signal, threading, time
+        import os, signal, threading
         from numba.core.compiler_lock import global_compiler_lock
-        from forking import are_free, child_of, ends_well
+        from forking import are_free, child_of, ends_well, held_by_another
 
         def fork(*_):
             ends.append(ends_well(child_of(lambda: None)))
 
-        def hold():
-            with global_compiler_lock:
-                held.set()
-                time.sleep(1)
-
-        held, ends = threading.Event(), []
-        thread = threading.Thread(target=hold)
-        thread.start()
-        held.wait()
+        ends, thread = [], held_by_another(global_compiler_lock)
         signal.signal(signal.SIGUSR1, fork)
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
         fork()
